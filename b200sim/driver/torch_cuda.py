@@ -1,0 +1,234 @@
+"""`torch.cuda` as a process with one B200 sees it.
+
+Streams run in program order, so all synchronisation is immediate. There is no clock: an event can be recorded,
+but asking for the time between two events raises Unsupported. CUDA graphs and compiled extensions raise it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils.cpp_extension
+
+from b200sim.driver import b200
+from b200sim.driver.device_tensors import DeviceTensors, MemoryRegistry
+from b200sim.driver.patches import Patches
+from b200sim.driver.tensor_mode import SimulatedCudaTensors
+from b200sim.faults import Unsupported
+
+_SUPPORTED = "the simulated B200 runs CuTe-DSL kernels (import cutlass.cute)"
+
+
+class SimulatedCuda:
+    """What the submission's process sees as its GPU's memory."""
+
+    def __init__(self, tensors: DeviceTensors, mode: SimulatedCudaTensors) -> None:
+        self._tensors = tensors
+        self._mode = mode
+        self.adopt = tensors.adopt
+        self.to_device = tensors.to_device
+        self.is_device = tensors.is_device
+        self.paused = mode.paused
+
+
+@contextlib.contextmanager
+def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
+    """Map `device="cuda"` and `torch.cuda` of this process and thread onto host memory until the block ends.
+
+    Every device allocation is reported to `registry` while it lives.
+    """
+    patches = Patches()
+    tensors = DeviceTensors(registry)
+    mode = SimulatedCudaTensors(tensors)
+    try:
+        _patch_torch_cuda(patches)
+        _patch_other_ways_to_the_gpu(patches)
+        with mode:
+            yield SimulatedCuda(tensors, mode)
+    finally:
+        tensors.release_all()
+        patches.restore()
+        if torch.get_default_device().type == "cuda":
+            torch.set_default_device(None)
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """`torch.cuda.get_device_properties(0)`: sizes in bytes."""
+
+    name: str = b200.NAME
+    major: int = b200.COMPUTE_CAPABILITY[0]
+    minor: int = b200.COMPUTE_CAPABILITY[1]
+    total_memory: int = b200.GLOBAL_BYTES
+    multi_processor_count: int = b200.SM_COUNT
+    warp_size: int = b200.WARP_SIZE
+    max_threads_per_block: int = b200.MAX_THREADS_PER_BLOCK
+    max_threads_per_multi_processor: int = b200.MAX_THREADS_PER_SM
+    regs_per_multiprocessor: int = b200.REGISTERS_PER_SM
+    shared_memory_per_block: int = b200.SHARED_BYTES_PER_BLOCK
+    shared_memory_per_block_optin: int = b200.SHARED_BYTES_PER_BLOCK_OPTIN
+    shared_memory_per_multiprocessor: int = b200.SHARED_BYTES_PER_SM
+    L2_cache_size: int = b200.L2_BYTES
+    clock_rate: int = b200.SM_CLOCK_KHZ
+    memory_clock_rate: int = b200.MEMORY_CLOCK_KHZ
+    memory_bus_width: int = b200.MEMORY_BUS_BITS
+    is_integrated: int = 0
+    is_multi_gpu_board: int = 0
+
+
+class Stream:
+    """A stream; its handle is 0, the default stream, because all work runs in program order."""
+
+    cuda_stream = 0
+    stream_id = 0
+    device_index = 0
+    device = torch.device("cuda", 0)
+
+    def __init__(self, device: Any = None, priority: int = 0, **_kwargs: Any) -> None:
+        self.priority = priority
+
+    def synchronize(self) -> None:
+        """All work is done already."""
+
+    def wait_event(self, event: Event) -> None:
+        """All work is done already."""
+
+    def wait_stream(self, stream: Stream) -> None:
+        """All work is done already."""
+
+    def query(self) -> bool:
+        return True
+
+    def record_event(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_exception: Any) -> None:
+        return None
+
+
+class Event:
+    """An event that can be recorded and waited for, but has no time."""
+
+    cuda_event = 0
+    device = torch.device("cuda", 0)
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        self.recorded = False
+
+    def record(self, stream: Stream | None = None) -> None:
+        self.recorded = True
+
+    def wait(self, stream: Stream | None = None) -> None:
+        """All work is done already."""
+
+    def synchronize(self) -> None:
+        """All work is done already."""
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end_event: Event) -> float:
+        raise Unsupported(
+            "the simulated B200 has no clock: torch.cuda.Event.elapsed_time has nothing to measure"
+        )
+
+
+_DEFAULT_STREAM = Stream()
+
+
+def _patch_torch_cuda(patches: Patches) -> None:
+    for name, value in _torch_cuda_functions().items():
+        patches.set(torch.cuda, name, value)
+    patches.set(torch, "Generator", _host_generator(torch.Generator))
+    for name in ("CUDAGraph", "graph", "make_graphed_callables"):
+        patches.set(torch.cuda, name, _refuse(f"torch.cuda.{name}"))
+    accelerator = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_accelerator": lambda *_args, **_kwargs: torch.device("cuda"),
+        "current_device_index": lambda: 0,
+        "synchronize": _nothing,
+    }
+    for name, value in accelerator.items():
+        patches.set(torch.accelerator, name, value)
+
+
+def _torch_cuda_functions() -> dict[str, Any]:
+    functions: dict[str, Any] = {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_properties": lambda *_device: DeviceProperties(),
+        "get_device_capability": lambda *_device: b200.COMPUTE_CAPABILITY,
+        "get_device_name": lambda *_device: b200.NAME,
+        "get_arch_list": lambda: ["sm_100"],
+        "is_bf16_supported": lambda *_args, **_kwargs: True,
+        "current_stream": lambda *_device: _DEFAULT_STREAM,
+        "default_stream": lambda *_device: _DEFAULT_STREAM,
+        "stream": lambda _stream: contextlib.nullcontext(),
+        "device": lambda _device: contextlib.nullcontext(),
+        "device_of": lambda _tensor: contextlib.nullcontext(),
+        "mem_get_info": lambda *_device: (b200.GLOBAL_BYTES, b200.GLOBAL_BYTES),
+        "Stream": Stream,
+        "ExternalStream": Stream,
+        "Event": Event,
+    }
+    for name in ("init", "_lazy_init", "synchronize", "set_device", "set_stream", "empty_cache", "ipc_collect"):
+        functions[name] = _nothing
+    for name in ("manual_seed", "manual_seed_all", "seed", "seed_all", "reset_peak_memory_stats"):
+        functions[name] = _nothing
+    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
+        functions[name] = lambda *_device: 0
+    return functions
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+def _refuse(what: str) -> Callable[..., Any]:
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise Unsupported(f"{what} is not simulated: {_SUPPORTED}")
+
+    return refuse
+
+
+def _host_generator(original: Any) -> Callable[..., Any]:
+    def generator(device: Any = "cpu") -> Any:
+        return original(device="cpu" if torch.device(device).type == "cuda" else device)
+
+    return generator
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Kernels that are not CuTe-DSL
+
+
+class _RefuseImport(importlib.abc.MetaPathFinder):
+    """Says what is supported where a submission imports a kernel language the simulator does not run."""
+
+    MODULES = frozenset({"triton", "cupy", "pycuda", "tilelang"})
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname in self.MODULES:
+            raise ModuleNotFoundError(f"{fullname} kernels are not simulated: {_SUPPORTED}", name=fullname)
+
+
+def _patch_other_ways_to_the_gpu(patches: Patches) -> None:
+    for name in ("load", "load_inline"):
+        patches.set(torch.utils.cpp_extension, name, _refuse(f"torch.utils.cpp_extension.{name} (CUDA C++)"))
+    finder = _RefuseImport()
+    sys.meta_path.insert(0, finder)
+    patches.later(lambda: sys.meta_path.remove(finder))
