@@ -27,6 +27,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -149,13 +150,25 @@ class TensorMap:
         return self.box[0] * self.bits // 8
 
     @cached_property
+    def rows(self) -> int:
+        """Rows (runs along dimension 0) of one box."""
+        return prod(self.box_shape[1:])
+
+    @cached_property
     def box_bytes(self) -> int:
-        """Bytes of one box in shared memory; what a load adds to its mbarrier's transaction count, elements
-        out of bounds included."""
-        total = self.row_bytes
-        for count in self.box_shape[1:]:
-            total *= count
-        return total
+        """Bytes of one box; what a load adds to its mbarrier's transaction count, elements out of bounds
+        included."""
+        return self.row_bytes * self.rows
+
+    @cached_property
+    def pitch(self) -> int:
+        """Bytes from row to row in shared memory: the span of the swizzle, even where a row is shorter."""
+        return SWIZZLE_SPAN.get(self.swizzle, self.row_bytes)
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Bytes of shared memory that a box takes up, gaps after short rows included."""
+        return self.pitch * self.rows
 
     # ---- encoding ----
 

@@ -41,6 +41,7 @@ _BITWISE: dict[str, Callable[[Array, Array], Array]] = {
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
 }
+_F32_NAN = np.uint32(0x7FFFFFFF).view(np.float32)
 # Element types of tensor maps; and, or, xor take any 32- or 64-bit one.
 _ELEMENT_NAMES = {
     ElementType.U32: "u32",
@@ -108,17 +109,13 @@ def _combine(old: Array, new: Array, operation: str, name: str) -> Array:
 
 
 def _add_float(old: Array, new: Array, name: str) -> Array:
-    """f32 additions flush subnormal inputs and results to zero of their sign; f64 ones don't."""
-    if name == "f64":
-        return old + new
+    """Rounds to nearest even and keeps subnormals: so an H200 does, although PTX ISA 9.7.9.25.4.2 says that
+    f32 subnormals are flushed. A NaN sum is 0x7FFFFFFF in f32."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return flush_subnormals(flush_subnormals(old) + flush_subnormals(new))
-
-
-def flush_subnormals(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Replace float32 subnormals by zero of the same sign."""
-    small = np.abs(values) < np.finfo(np.float32).tiny
-    return np.where(small, np.copysign(np.float32(0), values), values)
+        result = old + new
+    if name == "f32":
+        result[np.isnan(result)] = _F32_NAN
+    return result
 
 
 def _combine_halves(old: Array, new: Array, operation: str, name: str) -> Array:

@@ -6,10 +6,13 @@ A load is `load_box` (once) and `place` (in every destination CTA); a store is `
 
 Rules and sources (PTX ISA 5.5.3, 5.5.7, 9.7.9.27; those marked * were also seen on an H200):
   - element b of the box is global element coords + b * element_stride; outside [0, dim) a load fills with
-    zero * (or NaN) and a store writes nothing; the box may lie outside altogether *
+    zero (or the OOB-NaN) and a store writes nothing; the box may lie outside altogether *
+  - a store or reduction clips dimension 0 at 16 bytes: if the tensor's rows end within a 16-byte chunk, the
+    rest of that chunk, which belongs to the padding, is written too *
   - shared byte address a = destination + linear offset, its 16-byte chunk XORed with address bits 7 and up:
     32B: a ^ (a>>7 & 1)<<4, 64B: a ^ (a>>7 & 3)<<4, 128B: a ^ (a>>7 & 7)<<4, where a is the *absolute*
-    address in the CTA's shared memory, not relative to the tile *
+    address in the CTA's shared memory, not relative to the tile *. Rows of a swizzled box lie one swizzle
+    span apart, also where they are shorter *
   - a start coordinate of dimension 0 that is no multiple of 16 bytes is an illegal instruction *
 """
 
@@ -17,28 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import RAW_DTYPES, Array, Bytes, GlobalMemory
-from b200sim.tma.descriptor import Atomicity, ElementType, Swizzle, TensorMap
+from b200sim.tma.descriptor import Atomicity, Swizzle, TensorMap
 from b200sim.tma.reduction import reduce_into
 
 CHUNK = RAW_DTYPES[16]
 RESERVED_SHARED_BYTES = 0x400
-_LINE = 128
+_SWIZZLE_ALIGNMENT = 128
 
-# Bit pattern of the OOB-NaN element, by element type.
-_NAN: dict[ElementType, npt.NDArray[Any]] = {
-    ElementType.F16: np.array([0x7FFF], np.uint16),
-    ElementType.BF16: np.array([0x7FFF], np.uint16),
-    ElementType.F32: np.array([0x7FFFFFFF], np.uint32),
-    ElementType.F32_FTZ: np.array([0x7FFFFFFF], np.uint32),
-    ElementType.F64: np.array([0x7FFFFFFFFFFFFFFF], np.uint64),
-}
+# The OOB-NaN is this 16-bit pattern whatever the element type: f32 gets 0x7FF77FF7.
+_OOB_NAN = np.uint16(0x7FF7)
 
 
 # ---- checks ----
@@ -54,7 +50,7 @@ def check(
     Faults: tma_rank, tma_bad_coordinate, tma_negative_store, tma_misaligned, smem_out_of_bounds.
     """
     _check_coords(tensor_map, coords, store)
-    _check_shared(tensor_map, offset, tensor_map.box_bytes, smem_bytes)
+    _check_shared(tensor_map, offset, tensor_map.shared_bytes, smem_bytes)
 
 
 def _check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool) -> None:
@@ -71,7 +67,7 @@ def _check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool) -> 
 
 
 def _check_shared(tensor_map: TensorMap, offset: int, nbytes: int, smem_bytes: int) -> None:
-    alignment = _LINE if tensor_map.swizzle else 16
+    alignment = _SWIZZLE_ALIGNMENT if tensor_map.swizzle else 16
     if offset % alignment:
         raise Fault(
             "tma_misaligned",
@@ -90,10 +86,13 @@ def _check_shared(tensor_map: TensorMap, offset: int, nbytes: int, smem_bytes: i
 
 
 @lru_cache(maxsize=4096)
-def _chunk_order(swizzle: Swizzle, atomicity: Atomicity, phase: int, nbytes: int) -> npt.NDArray[np.intp]:
-    """Position, in 16-byte chunks from the destination, of each chunk of a box of `nbytes` whose destination
-    is `phase` bytes past a 1024-byte boundary (a multiple of 128). The XOR stays within a 128-byte line."""
-    address = phase + 16 * np.arange(nbytes // 16, dtype=np.intp)
+def _chunk_order(
+    swizzle: Swizzle, atomicity: Atomicity, phase: int, rows: int, row_bytes: int, pitch: int
+) -> npt.NDArray[np.intp]:
+    """Position, in 16-byte chunks from the destination, of each chunk of a box of `rows` rows. `phase`: the
+    destination modulo 1024, the largest repeat of a pattern. The XOR never leaves the pitch of a row."""
+    chunks = np.arange(row_bytes // 16, dtype=np.intp) * 16
+    address = (phase + np.arange(rows, dtype=np.intp)[:, None] * pitch + chunks).reshape(-1)
     line = address >> 7
     if atomicity is Atomicity.B32:
         swizzled = address ^ (line & 3) << 5
@@ -106,54 +105,49 @@ def _chunk_order(swizzle: Swizzle, atomicity: Atomicity, phase: int, nbytes: int
     return order
 
 
+def _order(tensor_map: TensorMap, offset: int, nbytes: int) -> npt.NDArray[np.intp]:
+    row = tensor_map.row_bytes
+    return _chunk_order(
+        tensor_map.swizzle, tensor_map.atomicity, offset & 1023, nbytes // row, row, tensor_map.pitch
+    )
+
+
 def place(smem: Bytes, offset: int, box: Bytes, tensor_map: TensorMap) -> None:
-    """Write a box (linear box order, uint8) into a CTA's shared memory at `offset`, swizzled.
+    """Write a box (linear box order, uint8) into a CTA's shared memory at `offset`, swizzled. The gaps after
+    rows shorter than the swizzle span keep what they hold.
 
     Faults: tma_misaligned, smem_out_of_bounds.
     """
-    nbytes = box.size
-    _check_shared(tensor_map, offset, nbytes, smem.size)
+    start, stop = shared_range(tensor_map, offset, box.size)
+    _check_shared(tensor_map, offset, stop - start, smem.size)
     if tensor_map.swizzle is Swizzle.NONE:
-        smem[offset : offset + nbytes] = box
+        smem[start:stop] = box
         return
-    order = _chunk_order(tensor_map.swizzle, tensor_map.atomicity, offset & 1023, nbytes)
-    if nbytes % _LINE == 0:
-        # Whole lines: the XOR maps the range onto itself and is its own inverse.
-        box.view(CHUNK).take(order, 0, smem[offset : offset + nbytes].view(CHUNK), "clip")
+    order = _order(tensor_map, offset, box.size)
+    target = smem[start:stop].view(CHUNK)
+    if target.size == order.size:
+        # Full rows: the XOR permutes the range and is its own inverse.
+        box.view(CHUNK).take(order, 0, target, "clip")
     else:
-        _lines(smem, offset, nbytes)[order] = box.view(CHUNK)
+        target[order] = box.view(CHUNK)
 
 
 def collect(smem: Bytes, offset: int, tensor_map: TensorMap, nbytes: int | None = None) -> Bytes:
     """Read a box back from shared memory: uint8[box_bytes] in linear box order, a copy. The inverse of
     `place`. `nbytes` only for boxes of another size (scatter4)."""
     nbytes = tensor_map.box_bytes if nbytes is None else nbytes
-    _check_shared(tensor_map, offset, nbytes, smem.size)
+    start, stop = shared_range(tensor_map, offset, nbytes)
+    _check_shared(tensor_map, offset, stop - start, smem.size)
     if tensor_map.swizzle is Swizzle.NONE:
-        return smem[offset : offset + nbytes].copy()
-    order = _chunk_order(tensor_map.swizzle, tensor_map.atomicity, offset & 1023, nbytes)
-    return _lines(smem, offset, nbytes).take(order).view(np.uint8)
-
-
-def _lines(smem: Bytes, offset: int, nbytes: int) -> Array:
-    """The 128-byte lines that a swizzled box touches, as chunks."""
-    end = offset + -(-nbytes // _LINE) * _LINE
-    if end > smem.size:
-        raise Fault(
-            "smem_out_of_bounds",
-            f"swizzled box of {nbytes} bytes at shared address {offset:#x} needs whole lines of {_LINE} "
-            f"bytes up to {end:#x}; the CTA's shared memory ends at {smem.size:#x}",
-        )
-    return smem[offset:end].view(CHUNK)
+        return smem[start:stop].copy()
+    return smem[start:stop].view(CHUNK).take(_order(tensor_map, offset, nbytes)).view(np.uint8)
 
 
 def shared_range(tensor_map: TensorMap, offset: int, nbytes: int | None = None) -> tuple[int, int]:
-    """[start, stop) of the shared memory a box may touch: exact for boxes of whole 128-byte lines, else
-    rounded up to lines where a swizzle can move chunks about within one."""
-    nbytes = tensor_map.box_bytes if nbytes is None else nbytes
-    if tensor_map.swizzle:
-        nbytes = -(-nbytes // _LINE) * _LINE
-    return offset, offset + nbytes
+    """[start, stop) of the shared memory that a box at `offset` takes up; `nbytes` as in collect."""
+    if nbytes is None:
+        return offset, offset + tensor_map.shared_bytes
+    return offset, offset + nbytes // tensor_map.row_bytes * tensor_map.pitch
 
 
 # ---- global memory side ----
@@ -169,14 +163,15 @@ def load_box(tensor_map: TensorMap, coords: Sequence[int], memory: GlobalMemory)
     first, counts = _clip(tensor_map, coords)
     if counts == tensor_map.box_shape:
         source = _global_view(tensor_map, coords, first, counts, memory, 16, False)
-        return source.copy().reshape(-1).view(np.uint8)
+        box = source.copy().reshape(-1).view(np.uint8)
+        return _round_to_tf32(box) if tensor_map.tf32 else box
     box = _blank_box(tensor_map)
     if 0 in counts:
         return box
     grain = _row_grain(tensor_map, counts[0])
     source = _global_view(tensor_map, coords, first, counts, memory, grain, False)
     _box_view(tensor_map, box, first, source.shape, grain)[...] = source
-    return box
+    return _round_to_tf32(box) if tensor_map.tf32 else box
 
 
 def store_box(tensor_map: TensorMap, coords: Sequence[int], box: Bytes, memory: GlobalMemory) -> None:
@@ -188,9 +183,8 @@ def store_box(tensor_map: TensorMap, coords: Sequence[int], box: Bytes, memory: 
     first, counts = _clip(tensor_map, coords)
     if 0 in counts:
         return
-    grain = _row_grain(tensor_map, counts[0])
-    target = _global_view(tensor_map, coords, first, counts, memory, grain, True)
-    target[...] = _box_view(tensor_map, box, first, target.shape, grain)
+    target = _global_view(tensor_map, coords, first, _whole_chunks(tensor_map, counts), memory, 16, True)
+    target[...] = _box_view(tensor_map, box, first, target.shape, 16)
 
 
 def reduce_box(
@@ -211,7 +205,7 @@ def reduce_box(
             np.empty(0, RAW_DTYPES[size]), np.empty(0, RAW_DTYPES[size]), operation, tensor_map.element
         )
         return
-    target = _global_view(tensor_map, coords, first, counts, memory, size, True)
+    target = _global_view(tensor_map, coords, first, _whole_chunks(tensor_map, counts), memory, size, True)
     source = _box_view(tensor_map, box, first, target.shape, size)
     reduce_into(target, source, operation, tensor_map.element)
 
@@ -260,6 +254,21 @@ def _row_grain(tensor_map: TensorMap, count: int) -> int:
     return 1 if count * tensor_map.bits % 128 else 16
 
 
+def _whole_chunks(tensor_map: TensorMap, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Counts with dimension 0 rounded up to 16 bytes: stores and reductions clip there, and no finer."""
+    per_chunk = 128 // tensor_map.bits
+    return (-(-counts[0] // per_chunk) * per_chunk, *counts[1:])
+
+
+def _round_to_tf32(box: Bytes) -> Bytes:
+    """Round float32 to nearest even on 10 mantissa bits, as a load through a tf32 map does; any NaN becomes
+    0x7FFFE000."""
+    raw = box.view(np.uint32)
+    rounded = (raw + np.uint32(0xFFF) + (raw >> np.uint32(13) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    nan = (raw & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    return np.where(nan, np.uint32(0x7FFFE000), rounded).view(np.uint8)
+
+
 def _global_view(
     tensor_map: TensorMap,
     coords: Sequence[int],
@@ -305,8 +314,7 @@ def _blank_box(tensor_map: TensorMap) -> Bytes:
     """A box of out-of-bounds elements."""
     if not tensor_map.nan_fill:
         return np.zeros(tensor_map.box_bytes, np.uint8)
-    pattern = _NAN[tensor_map.element]
-    return np.repeat(pattern, tensor_map.box_bytes // pattern.itemsize).view(np.uint8)
+    return np.full(tensor_map.box_bytes // 2, _OOB_NAN).view(np.uint8)
 
 
 def _describe(tensor_map: TensorMap) -> str:
