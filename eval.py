@@ -1,0 +1,170 @@
+"""Evaluate a submission of nvfp4_group_gemm: on a B200, or on the simulated one where there is none.
+
+    python eval.py --mode test                      all ten official cases, every element checked
+    python eval.py --mode benchmark                 the four ranked shapes: timed on a GPU, verified without
+    python eval.py --mode test --only 3 --only 'benchmark*' --cases task.yml
+    python eval.py --help
+
+The official runner calls it as `POPCORN_FD=n [POPCORN_SEED=s] python eval.py MODE CASES.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def unpack_flat_package(folder: Path) -> None:
+    """Rebuild evaluator/ from `evaluator.NAME.py` files: the official runner writes one flat directory."""
+    flat = list(folder.glob("evaluator.*.py"))
+    if (folder / "evaluator").exists() or not flat:
+        return
+    (folder / "evaluator").mkdir()
+    for source in flat:
+        (folder / "evaluator" / source.name.removeprefix("evaluator.")).write_bytes(source.read_bytes())
+
+
+unpack_flat_package(Path(__file__).resolve().parent)
+
+from evaluator import official, session  # noqa: E402
+from evaluator.verdict import ExitCode  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    if (arguments and not arguments[0].startswith("-")) or "POPCORN_FD" in os.environ:
+        return official_form(arguments)
+    options = parse(arguments)
+    with session.nothing_left_behind():
+        return session.guarded(lambda: evaluate(options))
+
+
+def evaluate(arguments: argparse.Namespace) -> ExitCode:
+    run = session.evaluate(
+        session.Options(
+            mode=arguments.mode,
+            device=arguments.device,
+            submission=arguments.submission,
+            cases=session.read_case_files(arguments.cases),
+            only=tuple(arguments.only),
+            timeout=arguments.timeout,
+            jobs=arguments.jobs,
+        )
+    )
+    return session.finish(run, session.exit_code(run), arguments.json)
+
+
+def official_form(arguments: list[str]) -> int:
+    """`eval.py MODE CASES.txt`, results as `key: value` lines on the descriptor POPCORN_FD."""
+    fd = os.environ.pop("POPCORN_FD", "")
+    if not fd.isdecimal():
+        print("POPCORN_FD is not set; for use by hand see eval.py --help", file=sys.stderr)
+        return ExitCode.NO_FD
+    if len(arguments) < 2 or arguments[0] not in official.MODES:
+        return ExitCode.USAGE
+    os.set_inheritable(int(fd), False)
+    secret = os.environ.pop("POPCORN_SEED", "")
+    mode, path = arguments[0], Path(arguments[1])
+
+    def action() -> ExitCode:
+        cases = official.read_cases(path, mode, int(secret) if secret else None)
+        run = session.evaluate(
+            session.Options(mode=mode, cases=cases, submission=Path("submission.py").resolve())
+        )
+        code = ExitCode.INTERRUPTED if run.interrupted else official.exit_code(run)
+        official.keys(run).write(int(fd))
+        return session.finish(run, code, None)
+
+    with session.nothing_left_behind():
+        return session.guarded(action)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="eval.py",
+        description="Evaluate a submission of nvfp4_group_gemm on a B200, or on the simulated B200.",
+        epilog="""\
+modes
+  test         every case once, all elements against exact ground truth
+  benchmark    on a GPU: the official timing, checked; on the simulator: the full ranked shapes verified,
+               with the work and traffic that the kernel caused. No time is printed that was not measured.
+  leaderboard  tests, then benchmarks with a check of every timed window; the score is the geometric mean.
+               The simulator verifies both and gives no score.
+  profile      counters of every launch, and where the simulation's time goes
+
+verdicts
+  PASS, WRONG_RESULT, BAD_OUTPUT (structure), INPUT_CHANGED, IMPORT_ERROR, NO_ENTRY, RAISED, EXITED, TIMEOUT,
+  CRASHED, FAULT (the simulated GPU stopped the kernel), PROTOCOL, NOT_RUN
+
+exit codes
+  0 all passed · 2 wrong usage · 110 no such device · 111 POPCORN_FD missing (official form) ·
+  112 a case failed · 113 unusable case file · 130 interrupted
+
+official form
+  POPCORN_FD=n [POPCORN_SEED=s] python eval.py MODE CASES.txt""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--mode", choices=session.MODES, required=True)
+    add(
+        "--device",
+        choices=session.DEVICES,
+        default="auto",
+        help="auto: a GPU of compute capability 10.x if there is one, else sim, the simulated B200. "
+        "cpu: plain tensors, for submissions in torch alone (default: auto)",
+    )
+    add(
+        "--submission",
+        type=Path,
+        default=session.Options.submission,
+        metavar="FILE",
+        help="default: submission.py beside eval.py",
+    )
+    add(
+        "--cases",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="task.yml, suites such as shapes/edge.yml, files of case lines (default: the mode's cases in task.yml)",
+    )
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CASE",
+        help="run only this case: its number, its name, or a pattern such as 'benchmark*'; may be repeated",
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything known about the run")
+    add(
+        "--timeout",
+        type=positive(float),
+        metavar="S",
+        help="seconds until an unanswered case counts as hung "
+        "(default: the task's test_timeout and ranked_timeout; 900 for a simulated benchmark)",
+    )
+    add(
+        "--jobs",
+        type=positive(int),
+        metavar="N",
+        help="worker processes at a time on sim and cpu (default: one per core, at most 2)",
+    )
+    return parser.parse_args(arguments)
+
+
+def positive(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]
+    """An argparse type: a number above 0."""
+
+    def convert(text: str) -> int | float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+"""The judge's handle on one worker process: commands with a time limit, and verdicts on how it can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from evaluator import processes
+from evaluator.arena import Arena
+from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
+from evaluator.messages import Failed, Loaded, Progress, Reply, parse_reply
+from evaluator.verdict import Status, Verdict
+
+#: How long a worker may take to write its stacks after SIGUSR1.
+_STACK_SECONDS = 0.3
+_SIGNALS = {
+    signal.SIGSEGV: "a segmentation fault",
+    signal.SIGKILL: "killed by the system (out of memory?)",
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "a bus error",
+    signal.SIGFPE: "an arithmetic exception",
+    signal.SIGILL: "an illegal instruction",
+}
+
+
+class WorkerFailure(Exception):
+    """The worker gave no usable answer; `verdict` says why. The process is dead."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class Worker:
+    """One process that loads the submission and answers `request`s. Not thread-safe except for `kill`."""
+
+    def __init__(self, place: Path, device: str) -> None:
+        """Start the process and, without waiting, tell it to load the submission."""
+        self.submission = place / "code" / "submission.py"
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                processes.python_command(
+                    "evaluator.worker", str(theirs.fileno()), device, str(self.submission)
+                ),
+                cwd=place / "code",
+                env=processes.environment(place, device),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        assert self.process.stdout is not None
+        self.output = processes.Tail(self.process.stdout)
+        self.channel = Channel(ours)
+        self.loaded: Loaded | None = None
+        self._load_sent = False
+        with contextlib.suppress(ChannelClosed):  # found out when the answer is awaited
+            self.channel.send({"do": "load"})
+
+    def wait_loaded(self, limit: float) -> Loaded:
+        """The answer to `load`. Raises `WorkerFailure`."""
+        if self.loaded is None:
+            reply = self._answer(limit, "while it was imported", lambda _: None)
+            if isinstance(reply, Failed):
+                self.kill()
+                raise WorkerFailure(Verdict(reply.status, reply.message, reply.detail))
+            if not isinstance(reply, Loaded):
+                raise self._tampered("expected `loaded`")
+            self.loaded = reply
+        return self.loaded
+
+    def request(
+        self,
+        command: dict[str, object],
+        limit: float,
+        arena: Arena | None = None,
+        on_progress: Callable[[str], None] = lambda _: None,
+    ) -> Reply:
+        """Send one command, with the arena's memory if given, and wait at most `limit` seconds.
+
+        Raises `WorkerFailure` if no proper answer comes; the process is dead then. A `Failed` reply is
+        returned: the process lives on.
+        """
+        try:
+            if arena is None:
+                self.channel.send(command)
+            else:
+                self.channel.send({**command, **arena.message()}, arena.fd)
+        except ChannelClosed:
+            raise self._ended("before custom_kernel was called") from None
+        return self._answer(limit, "in custom_kernel", on_progress)
+
+    def kill(self) -> None:
+        """End the process and everything it started. May be called from any thread, more than once."""
+        processes.kill_session(self.process)
+        self.output.finish(1.0)
+
+    def close(self) -> None:
+        self.kill()
+        self.channel.close()
+
+    def _answer(self, limit: float, where: str, on_progress: Callable[[str], None]) -> Reply:
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                reply = parse_reply(self.channel.receive(deadline))
+            except ChannelTimeout:
+                raise self._timed_out(limit, where) from None
+            except ChannelClosed:
+                raise self._ended(where) from None
+            except BadMessage as error:
+                raise self._tampered(str(error)) from None
+            if not isinstance(reply, Progress):
+                return reply
+            on_progress(reply.text)
+
+    def _timed_out(self, limit: float, where: str) -> WorkerFailure:
+        before = self.output.total
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR1)
+        time.sleep(_STACK_SECONDS)
+        stack = self._stack() if self.output.total > before else ""
+        self.kill()
+        return WorkerFailure(
+            Verdict(Status.TIMEOUT, f"no answer within {limit:g} s {where}{stack}", self._printed())
+        )
+
+    def _ended(self, where: str) -> WorkerFailure:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1.0)
+        early = self.process.poll() is None
+        self.kill()
+        code = self.process.returncode
+        if early:
+            return self._tampered("the submission closed the worker's channel")
+        if code >= 0:
+            message = f"the process ended itself with code {code} {where} (os._exit?)"
+            return WorkerFailure(Verdict(Status.EXITED, message, self._printed()))
+        kind = _SIGNALS.get(signal.Signals(-code), "killed") if -code in set(signal.Signals) else "killed"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        message = f"{kind} ({name}) {where}{self._stack()}"
+        return WorkerFailure(Verdict(Status.CRASHED, message, self._printed()))
+
+    def _tampered(self, why: str) -> WorkerFailure:
+        self.kill()
+        return WorkerFailure(
+            Verdict(Status.PROTOCOL, f"the worker broke the protocol: {why}", self._printed())
+        )
+
+    def _printed(self) -> str:
+        return self.output.text().replace(str(self.submission), self.submission.name)
+
+    def _stack(self) -> str:
+        """The innermost frame of the submission that faulthandler printed, as `, at submission.py:12 in f`."""
+        pattern = re.compile(re.escape(str(self.submission)) + r'", line (\d+) in (\S+)')
+        dump = self.output.text().rpartition("(most recent call first)")[2]
+        frame = pattern.search(dump)
+        return f", at submission.py:{frame[1]} in {frame[2]}" if frame else ""

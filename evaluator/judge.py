@@ -1,0 +1,232 @@
+"""The judge: gives cases to workers, checks what comes back, never imports the submission.
+
+Each of `jobs` lanes is a thread with one worker process, which keeps the submission loaded (and its kernel
+compiled) from case to case and is replaced when a case left it dead or doubtful. Large cases go first, so
+that the lanes end together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from evaluator import measure, problem, speed_of_light
+from evaluator.arena import Arena
+from evaluator.cases import Case
+from evaluator.handle import Worker, WorkerFailure
+from evaluator.messages import Failed, Ran
+from evaluator.results import CaseResult
+from evaluator.verdict import Status, Verdict
+
+#: A worker is kept after these; after anything else the next case gets a fresh process.
+_HARMLESS = frozenset(
+    {Status.PASS, Status.WRONG_RESULT, Status.BAD_OUTPUT, Status.RAISED, Status.INPUT_CHANGED}
+)
+
+
+class Observer(Protocol):
+    """Who wants to know how far the run is. Called from several threads."""
+
+    def stage(self, lane: int, result: CaseResult, text: str) -> None: ...
+
+    def finished(self, lane: int, result: CaseResult) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to do, with its time limit; `timing` asks for measured windows (CUDA only)."""
+
+    result: CaseResult
+    limit: float
+    timing: measure.Timing | None = None
+
+
+class Judge:
+    """Runs jobs against one submission on one device."""
+
+    def __init__(self, place: Path, device: str, observer: Observer) -> None:
+        self.place, self.device, self.observer = place, device, observer
+        self.versions: dict[str, str] = {}
+        self._queue: list[Job] = []
+        self._workers: set[Worker] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def run(self, jobs: list[Job], lanes: int) -> None:
+        """Do all jobs; verdicts and measurements go into their results. An exception kills everything."""
+        cost = [speed_of_light.flops(job.result.case) for job in jobs]
+        order = sorted(range(len(jobs)), key=lambda i: -cost[i]) if lanes > 1 else range(len(jobs))
+        self._queue = [jobs[i] for i in order]
+        threads = [threading.Thread(target=Lane(self, i).run, daemon=True) for i in range(lanes)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)  # short, so that an interrupt is seen
+        finally:
+            self.stop()
+            for thread in threads:
+                thread.join(10)
+
+    def stop(self) -> None:
+        """Kill all workers and start no more."""
+        with self._lock:
+            self._stopping = True
+            workers = list(self._workers)
+        for worker in workers:
+            worker.kill()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def next_job(self) -> Job | None:
+        with self._lock:
+            return None if self._stopping or not self._queue else self._queue.pop(0)
+
+    def start_worker(self) -> Worker:
+        with self._lock:
+            if self._stopping:
+                raise WorkerFailure(Verdict(Status.NOT_RUN, "the run was stopped"))
+            worker = Worker(self.place, self.device)
+            self._workers.add(worker)
+            return worker
+
+    def retire_worker(self, worker: Worker) -> None:
+        worker.close()
+        with self._lock:
+            self._workers.discard(worker)
+
+
+class Lane:
+    """One thread of the judge with its worker."""
+
+    def __init__(self, judge: Judge, number: int) -> None:
+        self.judge, self.number = judge, number
+        self.worker: Worker | None = None
+        self.refusal: Verdict | None = None  # the submission cannot be loaded: the verdict of all its cases
+
+    def run(self) -> None:
+        try:
+            while job := self.judge.next_job():
+                self._do(job)
+        finally:
+            self._retire()
+
+    def _do(self, job: Job) -> None:
+        result = job.result
+        try:
+            result.verdict = self.refusal or self._judge(job)
+        except WorkerFailure as failure:
+            result.verdict = failure.verdict
+        except Exception:
+            detail = traceback.format_exc(limit=-6)
+            result.verdict = Verdict(Status.JUDGE_ERROR, detail.strip().splitlines()[-1], detail)
+        if self.judge.stopping:
+            result.verdict = Verdict(Status.NOT_RUN, "the run was stopped")
+        elif result.verdict.status not in _HARMLESS or not self._survives(result.verdict):
+            self._retire()
+        self.judge.observer.finished(self.number, result)
+
+    def _survives(self, verdict: Verdict) -> bool:
+        """A GPU whose kernel failed may be left with a sticky error."""
+        return verdict.passed or self.judge.device != "cuda"
+
+    def _judge(self, job: Job) -> Verdict:
+        result = job.result
+        worker = self._ready_worker(result)
+        if job.timing:
+            loaded = self._wait_loaded(worker, job)
+            if loaded is not None:
+                return loaded
+            tell: Callable[[str], None] = lambda text: self._stage(result, text)  # noqa: E731
+            return measure.Measurement(worker, self.judge.device, result, job.limit, tell).run(job.timing)
+        return self._verify(worker, job)
+
+    def _verify(self, worker: Worker, job: Job) -> Verdict:
+        result = job.result
+        self._stage(result, "inputs")
+        with Clock(result, "inputs"):
+            data = problem.generate(result.case, self.judge.device)
+            poison = problem.poison_word()
+            arena = Arena(data)
+        try:
+            arena.poison_outputs(poison)
+            refused = self._wait_loaded(worker, job)
+            if refused is not None:
+                return refused
+            self._stage(result, "running")
+            with Clock(result, "run"):
+                reply = worker.request(
+                    {"do": "run"}, job.limit, arena, lambda text: self._stage(result, f"running {text}")
+                )
+            if isinstance(reply, Failed):
+                result.launches = reply.launches
+                return Verdict(reply.status, reply.message, reply.detail)
+            if not isinstance(reply, Ran):
+                return Verdict(Status.PROTOCOL, "the worker broke the protocol: expected `ran`")
+            result.launches = reply.launches
+            self._stage(result, "checking")
+            with Clock(result, "check"):
+                checked = problem.check(data, arena, reply, poison, self.judge.device)
+            result.elements, result.inexact = checked.elements, checked.inexact
+            return checked.verdict
+        finally:
+            arena.close()
+
+    def _ready_worker(self, result: CaseResult) -> Worker:
+        if self.worker is None:
+            self.worker = self.judge.start_worker()
+            result.fresh_worker = True
+        return self.worker
+
+    def _wait_loaded(self, worker: Worker, job: Job) -> Verdict | None:
+        """None once the submission is loaded; else the verdict for this and all later cases of the lane."""
+        if worker.loaded is None:
+            self._stage(job.result, "loading the submission")
+            try:
+                with Clock(job.result, "load"):
+                    loaded = worker.wait_loaded(job.limit)
+            except WorkerFailure as failure:
+                self.refusal = failure.verdict
+                return failure.verdict
+            self.judge.versions.update(loaded.versions)
+        return None
+
+    def _stage(self, result: CaseResult, text: str) -> None:
+        self.judge.observer.stage(self.number, result, text)
+
+    def _retire(self) -> None:
+        if self.worker is not None:
+            self.judge.retire_worker(self.worker)
+            self.worker = None
+
+
+class Clock:
+    """Adds the seconds of a `with` block to a result's phase."""
+
+    def __init__(self, result: CaseResult, phase: str) -> None:
+        self.result, self.phase = result, phase
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = self.result.seconds.get(self.phase, 0.0) + time.perf_counter() - self.started
+        self.result.seconds[self.phase] = spent
+
+
+def jobs_for(
+    cases: tuple[Case, ...], limit: Callable[[Case], float], timing: measure.Timing | None
+) -> list[Job]:
+    """One job per case; only benchmark cases are timed."""
+    return [
+        Job(CaseResult(case, index), limit(case), timing if case.kind == "benchmark" else None)
+        for index, case in enumerate(cases)
+    ]

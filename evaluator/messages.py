@@ -1,0 +1,236 @@
+"""What a worker may say, parsed strictly.
+
+The worker's process belongs to the submission, so every field is checked for type and bounds here, and text
+is cut. A reply that does not parse is a `BadMessage`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from evaluator.channel import BadMessage
+from evaluator.verdict import Status
+
+MAX_TEXT = 12_000
+MAX_OUTPUTS = 4096
+MAX_RANK = 16
+_LIMIT = 1 << 62
+#: What a worker may report about itself; the other words are the judge's to say.
+_REPORTABLE = frozenset(
+    {Status.IMPORT_ERROR, Status.NO_ENTRY, Status.RAISED, Status.FAULT, Status.EXITED, Status.BAD_OUTPUT}
+)
+
+Counter = int | float | str | list[int]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One returned object: its type, and for a plain tensor its structure and where its bytes lie.
+
+    `alias` names the input tensor (index in arena order) in whose memory it lies, with the byte offset there.
+    """
+
+    type: str
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    device: str = ""
+    alias: tuple[int, int] | None = None
+    offset: int = 0
+    nbytes: int = 0
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.type == "torch.Tensor"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The submission is imported and has an entry."""
+
+    seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """`custom_kernel` returned."""
+
+    container: str
+    outputs: tuple[Output, ...]
+    seconds: float
+    launches: tuple[dict[str, Counter], ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """One timed window of calls, as the worker's clock saw it."""
+
+    nanoseconds: float
+    flush: str
+    outputs: tuple[Ran, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sign of life while a case runs."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command without a result is finished."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The submission failed in a way that its process could still report."""
+
+    status: Status
+    message: str
+    detail: str = ""
+    code: str = ""
+    launches: tuple[dict[str, Counter], ...] = field(default=())
+
+
+Reply = Loaded | Ran | Window | Progress | Done | Failed
+
+
+def parse_reply(message: dict[str, Any]) -> Reply:
+    """One reply of a worker. Raises `BadMessage` naming the field."""
+    kind = message.get("is")
+    if kind == "loaded":
+        versions = message.get("versions")
+        if not isinstance(versions, dict) or len(versions) > 16:
+            raise BadMessage("loaded.versions is not a small object")
+        return Loaded(_seconds(message), {_text(k, 40): _text(v, 200) for k, v in versions.items()})
+    if kind == "ran":
+        return _ran(message)
+    if kind == "window":
+        runs = message.get("outputs", [])
+        if not isinstance(runs, list) or len(runs) > 256:
+            raise BadMessage("window.outputs is not a short list")
+        return Window(
+            _number(message, "nanoseconds"), _text(message.get("flush"), 200), tuple(_ran(r) for r in runs)
+        )
+    if kind == "progress":
+        return Progress(_text(message.get("text"), 120))
+    if kind == "done":
+        return Done()
+    if kind == "failed":
+        return _failed(message)
+    raise BadMessage(f"unknown reply {str(kind)[:40]!r}")
+
+
+def _ran(message: Any) -> Ran:
+    if not isinstance(message, dict):
+        raise BadMessage("ran is not an object")
+    outputs = message.get("outputs")
+    if not isinstance(outputs, list) or len(outputs) > MAX_OUTPUTS:
+        raise BadMessage(f"ran.outputs is not a list of at most {MAX_OUTPUTS}")
+    return Ran(
+        container=_text(message.get("container"), 200),
+        outputs=tuple(_output(o) for o in outputs),
+        seconds=_seconds(message),
+        launches=_launches(message),
+    )
+
+
+def _output(message: Any) -> Output:
+    if not isinstance(message, dict):
+        raise BadMessage("an output is not an object")
+    type_name = _text(message.get("type"), 200)
+    if type_name != "torch.Tensor":
+        return Output(type_name)
+    shape, stride = _integers(message, "shape", MAX_RANK), _integers(message, "stride", MAX_RANK)
+    if len(shape) != len(stride):
+        raise BadMessage("an output's shape and stride differ in rank")
+    alias = message.get("alias")
+    if alias is not None:
+        index, offset = _integers(message, "alias", 2)
+        alias = (index, offset)
+    return Output(
+        type=type_name,
+        dtype=_text(message.get("dtype"), 60),
+        shape=shape,
+        stride=stride,
+        device=_text(message.get("device"), 60),
+        alias=alias,
+        offset=_integer(message.get("offset"), "offset"),
+        nbytes=_integer(message.get("nbytes"), "nbytes"),
+    )
+
+
+def _failed(message: dict[str, Any]) -> Failed:
+    try:
+        status = Status(message.get("status"))
+    except ValueError:
+        raise BadMessage("failed.status is not a status") from None
+    if status not in _REPORTABLE:
+        raise BadMessage(f"a worker may not report {status}")
+    return Failed(
+        status,
+        _text(message.get("message"), 2000),
+        _text(message.get("detail", ""), MAX_TEXT),
+        _text(message.get("code", ""), 60),
+        _launches(message),
+    )
+
+
+def _launches(message: dict[str, Any]) -> tuple[dict[str, Counter], ...]:
+    launches = message.get("launches", [])
+    if not isinstance(launches, list) or len(launches) > 1024:
+        raise BadMessage("launches is not a list of at most 1024")
+    return tuple(_counters(entry) for entry in launches)
+
+
+def _counters(entry: Any) -> dict[str, Counter]:
+    if not isinstance(entry, dict) or len(entry) > 256:
+        raise BadMessage("a launch report is not a small object")
+    counters: dict[str, Counter] = {}
+    for key, value in entry.items():
+        name = _text(key, 80)
+        if isinstance(value, str):
+            counters[name] = _text(value, 4000)
+        elif isinstance(value, list):
+            counters[name] = [_integer(item, name, signed=True) for item in value[:16]]
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            counters[name] = value
+        else:
+            raise BadMessage(f"counter {name!r} is neither a number, text, nor a list of integers")
+    return counters
+
+
+def _seconds(message: dict[str, Any]) -> float:
+    return _number(message, "seconds")
+
+
+def _number(message: dict[str, Any], name: str) -> float:
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+        raise BadMessage(f"{name} is not a finite number of 0 or more")
+    return float(value)
+
+
+def _integer(value: Any, name: str, signed: bool = False) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -_LIMIT * signed <= value < _LIMIT:
+        raise BadMessage(f"{name} is not an integer in range")
+    return value
+
+
+def _integers(message: dict[str, Any], name: str, most: int) -> tuple[int, ...]:
+    values = message.get(name)
+    if not isinstance(values, list) or len(values) > most:
+        raise BadMessage(f"{name} is not a list of at most {most} integers")
+    if name == "alias" and len(values) != 2:
+        raise BadMessage("alias is not a pair")
+    return tuple(_integer(value, name) for value in values)
+
+
+def _text(value: Any, most: int) -> str:
+    if not isinstance(value, str):
+        raise BadMessage("text expected")
+    return value if len(value) <= most else value[: most - 2] + " …"

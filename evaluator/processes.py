@@ -1,0 +1,191 @@
+"""Processes and files of a run: private copies, captured output, and the end of all that was started."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Tail:
+    """Drains a pipe on a thread of its own and keeps its first and last bytes."""
+
+    def __init__(self, pipe: IO[bytes], keep: int = 8192) -> None:
+        self.pipe, self.keep = pipe, keep
+        self.total = 0
+        self._head, self._last = b"", b""
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """What was printed, with the middle left out if it is long."""
+        with self._lock:
+            shown, kept = self._head + self._last, len(self._head) + len(self._last)
+            if kept < self.total:
+                cut = f"\n... {self.total - kept} bytes left out ...\n".encode()
+                shown = self._head + cut + self._last
+        return shown.decode(errors="replace")
+
+    def finish(self, seconds: float) -> None:
+        """Wait until the writer's end is closed, at most `seconds`; then close ours."""
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
+            self.pipe.close()
+
+    def _drain(self) -> None:
+        descriptor = self.pipe.fileno()
+        while True:
+            try:
+                chunk = os.read(descriptor, 1 << 16)
+            except OSError:
+                return
+            if not chunk:
+                return
+            with self._lock:
+                self.total += len(chunk)
+                room = self.keep - len(self._head)
+                self._head += chunk[:room]
+                self._last = (self._last + chunk[room:])[-self.keep :] if room < len(chunk) else self._last
+
+
+@contextlib.contextmanager
+def sandbox(submission: Path) -> Iterator[Path]:
+    """A private directory with read-only copies of the submission and the problem's types; gone afterwards.
+
+    Layout: `code/` (submission.py, task.py; the worker's working directory), `home/`, `tmp/`.
+    """
+    place = Path(tempfile.mkdtemp(prefix="nvfp4-eval-"))
+    try:
+        for name in ("code", "home", "tmp"):
+            (place / name).mkdir()
+        shutil.copyfile(submission, place / "code" / "submission.py")
+        if (ROOT / "task.py").exists():
+            shutil.copyfile(ROOT / "task.py", place / "code" / "task.py")
+        for copy in (place / "code").iterdir():
+            copy.chmod(0o444)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def environment(place: Path, device: str) -> dict[str, str]:
+    """The worker's environment: the caller's without POPCORN_*, private home and caches, one BLAS thread."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("POPCORN_")}
+    env |= {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUSERBASE": _user_base(),
+        "HOME": str(place / "home"),
+        "TMPDIR": str(place / "tmp"),
+        "XDG_CACHE_HOME": str(place / "home" / "cache"),
+        "TRITON_CACHE_DIR": str(place / "home" / "triton"),
+        "CUTE_DSL_DISABLE_FILE_CACHING": "1",
+    }
+    if device != "cuda":
+        env |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    return env
+
+
+def _user_base() -> str:
+    import site
+
+    return site.getuserbase()
+
+
+def become_subreaper() -> bool:
+    """Adopt orphaned descendants, so that `kill_orphans` finds daemons too. False if the kernel refuses."""
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def descendants(pid: int) -> list[int]:
+    """All living descendants of `pid`, parents before children."""
+    children: dict[int, list[int]] = {}
+    for process, parent, _ in _processes():
+        children.setdefault(parent, []).append(process)
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker, all its descendants and everything else in its session; reap it."""
+    leader = process.pid
+    for _ in range(50):
+        doomed = descendants(leader)
+        doomed += [pid for pid, _, session in _processes() if session == leader and pid != leader]
+        if process.poll() is None:
+            doomed.append(leader)
+        if not doomed:
+            break
+        for pid in doomed:
+            _kill(pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        _reap(doomed)
+    process.wait()
+
+
+def kill_orphans(spared: set[int]) -> int:
+    """Kill this process's children that are not `spared`, and their descendants; how many there were."""
+    orphans = [pid for pid, parent, _ in _processes() if parent == os.getpid() and pid not in spared]
+    everything = [pid for orphan in orphans for pid in (orphan, *descendants(orphan))]
+    for pid in everything:
+        _kill(pid)
+    _reap(everything)
+    return len(orphans)
+
+
+def children() -> set[int]:
+    """The direct children of this process."""
+    return {pid for pid, parent, _ in _processes() if parent == os.getpid()}
+
+
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """(pid, parent, session) of every process that is not a zombie."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != b"Z":
+            yield int(entry), int(fields[1]), int(fields[3])
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(pids: list[int]) -> None:
+    """Collect zombies among `pids` that are our own children (orphans adopted by the subreaper)."""
+    deadline = time.monotonic() + 0.5
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]

@@ -1,0 +1,215 @@
+"""The run for human eyes: a header, one row per case, what failed and why, the verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from evaluator import speed_of_light
+from evaluator.record import score_us
+from evaluator.results import CaseResult, RunResult
+from evaluator.verdict import Status
+
+_DETAIL_LINES = 40
+Row = list[str]
+
+
+def header(run: RunResult) -> str:
+    submission = run.facts["submission"]
+    return (
+        f"{submission['path']} ({submission['sha256'][:12]})\n"
+        f"device: {run.facts['device']['description']}; mode: {run.mode}; {len(run.results)} cases"
+    )
+
+
+def finished_line(result: CaseResult, device: str) -> str:
+    """One line, as soon as a case is done."""
+    parts = [f"{result.case.name}: {result.verdict.status.value}"]
+    if result.verdict.passed:
+        parts.append(exactness(result))
+        if result.time_us is not None:
+            parts.append(f"{result.time_us:.3f} µs")
+    else:
+        parts.append(result.verdict.message[:200])
+    if "run" in result.seconds:
+        parts.append(f"{_doing(device)} took {result.seconds['run']:.1f} s on this CPU")
+    return ", ".join(part for part in parts if part)
+
+
+def exactness(result: CaseResult) -> str:
+    if result.inexact is None:
+        return ""
+    if result.inexact == 0:
+        return "bit-exact"
+    return f"{result.inexact} of {result.elements} elements differ in the last bits"
+
+
+def table(run: RunResult, out: TextIO = sys.stdout) -> None:
+    """Print the cases. Rich draws the table on a terminal; elsewhere columns are aligned with blanks."""
+    columns, rows = _columns(run), [_row(run, result) for result in run.results]
+    if out.isatty() and _rich_table(columns, rows, run):
+        return
+    print("\n".join(plain_table(columns, rows)), file=out)
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    widths = [max(len(line[i]) for line in (list(columns), *rows)) for i in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in (columns, *rows)
+    ]
+    rule = "  ".join("-" * w for w in widths)
+    return [line.rstrip() for line in (lines[0], rule, *lines[1:])]
+
+
+def failures(run: RunResult) -> str:
+    """What went wrong, once for all cases to which it happened alike."""
+    alike: dict[tuple[str, str, str], list[CaseResult]] = {}
+    for result in run.results:
+        verdict = result.verdict
+        if not verdict.passed and verdict.status is not Status.NOT_RUN:
+            alike.setdefault((verdict.status.value, verdict.message, verdict.detail), []).append(result)
+    parts = []
+    for (status, message, detail), results in alike.items():
+        names = ", ".join(r.case.name for r in results)
+        lines = [f"{names}: {status}: {message}"]
+        lines += [f"    {line}" for line in _shortened(detail.splitlines()) if line.strip() != message]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def summary(run: RunResult) -> str:
+    """The last lines: how many passed, the score or why there is none."""
+    passed, count = run.count_passed(), len(run.results)
+    exact = sum(r.verdict.passed and bool(r.bit_exact) for r in run.results)
+    exactly = "all bit-exact" if exact == passed == count else f"{exact} bit-exact"
+    lines = [f"{passed} of {count} passed, {exactly}, {run.wall_seconds:.1f} s"]
+    score = score_us(run)
+    if score is not None:
+        lines.append(f"geometric mean of the benchmarks: {score:.3f} µs")
+    elif run.device == "sim" and run.mode in ("benchmark", "leaderboard"):
+        lines.append("verified, not timed: the simulator measures no time, so there is no score")
+    if run.interrupted:
+        lines.append("interrupted")
+    return "\n".join(lines)
+
+
+def notes(run: RunResult) -> str:
+    """What the columns mean where that is not plain."""
+    lines = ["speed of light: lower bound on a B200; ~ marks our model where the task states no target"]
+    if run.device == "sim":
+        lines.append("simulation: wall time on this CPU, which says nothing about the kernel's speed")
+        lines.append(
+            "MMA, loaded: work issued and TMA bytes read, with the ratio to what the case needs at least"
+        )
+    return "\n".join(lines)
+
+
+def launch_report(result: CaseResult) -> str:
+    """Every launch of a case with its counters, for `--mode profile`."""
+    lines = [
+        f"{result.case.name}: {result.case.spec}",
+        f"  {result.verdict.status.value} {result.verdict.message}",
+    ]
+    if not result.launches:
+        lines.append("  no launches were seen")
+    for number, counters in enumerate(result.launches):
+        lines.append(f"  launch {number}")
+        width = max(map(len, counters), default=0)
+        for name, value in counters.items():
+            lines.append(f"    {name.ljust(width)}  {_counter_text(value)}")
+        rate = instruction_rate(result, number)
+        if rate:
+            lines.append(f"    {'warp instructions per second'.ljust(width)}  {rate:,.0f}")
+    return "\n".join(lines)
+
+
+def instruction_rate(result: CaseResult, launch: int) -> float | None:
+    counters = result.launches[launch]
+    done, seconds = counters.get("warp_instructions"), counters.get("seconds")
+    if isinstance(done, (int, float)) and isinstance(seconds, (int, float)) and seconds > 0:
+        return done / seconds
+    return None
+
+
+def sizes(values: Iterable[int]) -> str:
+    """`"4096"` if all are alike, all of them if few, else their range."""
+    listed = list(values)
+    if len(set(listed)) == 1:
+        return str(listed[0])
+    return " ".join(map(str, listed)) if len(listed) <= 4 else f"{min(listed)}..{max(listed)}"
+
+
+def _columns(run: RunResult) -> Row:
+    shared = ["case", "groups", "m", "n", "k", "result", "bit-exact"]
+    if run.device == "sim":
+        return [*shared, "simulation", "launches", "MMA", "loaded", "speed of light"]
+    if run.device == "cuda":
+        return [*shared, "time", "speed of light", "ratio"]
+    return [*shared, "call", "speed of light"]
+
+
+def _row(run: RunResult, result: CaseResult) -> Row:
+    case, floor = result.case, speed_of_light.floor(result.case)
+    exact = {True: "yes", False: "no", None: ""}[result.bit_exact]
+    row = [
+        case.name,
+        str(case.g),
+        sizes(case.m),
+        sizes(case.n),
+        sizes(case.k),
+        result.verdict.status.value,
+        exact,
+    ]
+    bound = f"{'~' if floor.source == 'model' else ''}{floor.microseconds:.3f} µs"
+    if run.device == "cuda":
+        time = f"{result.time_us:.3f} µs" if result.time_us is not None else "not measured"
+        ratio = f"{result.time_us / floor.microseconds:.2f}x" if result.time_us is not None else ""
+        return [*row, time, bound, ratio]
+    took = f"{result.seconds['run']:.1f} s" if "run" in result.seconds else ""
+    if run.device != "sim":
+        return [*row, took, bound]
+    launches = str(len(result.launches)) if result.launches else ""
+    work = _against(result.total("mma_flops"), speed_of_light.flops(case), "FLOP", 1e9, "G")
+    loaded = _against(result.total("tma_load_bytes"), speed_of_light.compulsory_loads(case), "B", 1e6, "M")
+    return [*row, took, launches, work, loaded, bound]
+
+
+def _against(counted: float | None, needed: int, unit: str, scale: float, prefix: str) -> str:
+    if counted is None:
+        return ""
+    return f"{counted / scale:.2f} {prefix}{unit} ({counted / needed:.2f}x)"
+
+
+def _rich_table(columns: Row, rows: list[Row], run: RunResult) -> bool:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        return False
+    drawn = Table(header_style="bold")
+    for name in columns:
+        drawn.add_column(name, justify="left" if name in ("case", "result") else "right")
+    for row, result in zip(rows, run.results, strict=True):
+        colour = "green" if result.verdict.passed else "red"
+        row[5] = f"[{colour}]{row[5]}[/{colour}]"
+        drawn.add_row(*row)
+    Console().print(drawn)
+    return True
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    if len(lines) <= _DETAIL_LINES:
+        return lines
+    half = _DETAIL_LINES // 2
+    return [*lines[:half], f"... {len(lines) - 2 * half} lines ...", *lines[-half:]]
+
+
+def _counter_text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _doing(device: str) -> str:
+    return "simulation" if device == "sim" else "the call"

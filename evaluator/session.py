@@ -1,0 +1,206 @@
+"""One evaluation from start to end: cases, device, judge, report, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator import facts, measure, processes, progress, record, report
+from evaluator.cases import Case, CaseError, Task, load_cases, load_task
+from evaluator.judge import Judge, jobs_for
+from evaluator.results import RunResult
+from evaluator.verdict import ExitCode
+
+MODES = ("test", "benchmark", "leaderboard", "profile")
+DEVICES = ("auto", "sim", "cuda", "cpu")
+#: The simulator needs minutes for a benchmark shape; the task's limits are a GPU's.
+_SIMULATED_BENCHMARK_SECONDS = 900.0
+
+
+class UsageError(Exception):
+    """The arguments do not go together, or name something that is not there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `eval.py` was asked to do. `cases` empty: the task's own; `timeout` None: the task's."""
+
+    mode: str
+    device: str = "auto"
+    submission: Path = processes.ROOT / "submission.py"
+    cases: tuple[Case, ...] = ()
+    only: tuple[str, ...] = ()
+    json: Path | None = None
+    timeout: float | None = None
+    jobs: int | None = None
+
+
+def evaluate(options: Options) -> RunResult:
+    """Run, with progress on standard output. Raises `UsageError`, or `LookupError` without the device.
+
+    On an interrupt the result says so; everything that was started is dead when this returns.
+    """
+    if not options.submission.is_file():
+        raise UsageError(f"no submission at {options.submission}")
+    task = load_task(processes.ROOT / "task.yml") if (processes.ROOT / "task.yml").exists() else None
+    cases = select(options.cases or default_cases(options.mode, task), options.only)
+    device, described = facts.choose_device(options.device)
+    timing = _timing(options.mode) if device == "cuda" else None
+    jobs = jobs_for(cases, lambda case: limit_for(case, task, device, options.timeout), timing)
+    run = RunResult(
+        options.mode,
+        device,
+        [job.result for job in jobs],
+        facts.gather(device, described, options.submission),
+    )
+    print(report.header(run), flush=True)
+    started = time.monotonic()
+    lanes = 1 if device == "cuda" or options.mode == "profile" else lane_count(options.jobs, len(cases))
+    with progress.display(device, len(jobs)) as shown, processes.sandbox(options.submission) as place:
+        judge = Judge(place, device, shown)
+        try:
+            judge.run(jobs, lanes)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        run.versions = judge.versions
+    run.wall_seconds = time.monotonic() - started
+    return run
+
+
+def show(run: RunResult) -> None:
+    """The report on standard output."""
+    print()
+    if run.mode == "profile":
+        print("\n\n".join(report.launch_report(result) for result in run.results), end="\n\n")
+        if run.device == "cuda":
+            print(_HOW_TO_PROFILE)
+    report.table(run)
+    print(report.notes(run))
+    failed = report.failures(run)
+    if failed:
+        print(f"\n{failed}")
+    print(f"\n{report.summary(run)}", flush=True)
+
+
+def exit_code(run: RunResult) -> ExitCode:
+    if run.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK if run.passed else ExitCode.CHECK_FAILED
+
+
+def finish(run: RunResult, code: ExitCode, json: Path | None) -> ExitCode:
+    """Report, and write the JSON file if one was asked for."""
+    show(run)
+    if json:
+        record.write(run, int(code), json)
+    return code
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """For a main program: an ordered end on SIGTERM, and no survivor of any worker, daemons included."""
+    before = processes.children()
+    adopted = processes.become_subreaper()
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        yield
+    finally:
+        if adopted:
+            survivors = processes.kill_orphans(before | {os.getpid()})
+            if survivors:
+                print(f"killed {survivors} processes that the submission left running", file=sys.stderr)
+
+
+def default_cases(mode: str, task: Task | None) -> tuple[Case, ...]:
+    """The task's cases for a mode: a ranked run verifies the tests before it measures the benchmarks."""
+    if task is None:
+        raise UsageError("there is no task.yml here; name a file with --cases")
+    if mode == "test":
+        return task.tests
+    return (*task.tests, *task.benchmarks) if mode == "leaderboard" else task.benchmarks
+
+
+def select(cases: tuple[Case, ...], only: tuple[str, ...]) -> tuple[Case, ...]:
+    """The cases that `only` names, by index in the list, by name, or by a pattern of names."""
+    if not only:
+        return cases
+    chosen: list[Case] = []
+    for wanted in only:
+        if wanted.isdecimal():
+            matches = [cases[int(wanted)]] if int(wanted) < len(cases) else []
+        else:
+            matches = [case for case in cases if fnmatch.fnmatchcase(case.name, wanted)]
+        if not matches:
+            names = ", ".join(f"{i}: {case.name}" for i, case in enumerate(cases))
+            raise UsageError(f"--only {wanted}: no such case; there are {names}")
+        chosen += [case for case in matches if case not in chosen]
+    return tuple(chosen)
+
+
+def limit_for(case: Case, task: Task | None, device: str, asked: float | None) -> float:
+    """Seconds a worker may take to answer: as asked, as the case says, or as the task says."""
+    if asked is not None:
+        return asked
+    if case.limits.seconds is not None:
+        return case.limits.seconds
+    if case.kind == "test":
+        return task.test_timeout if task else 180.0
+    if device == "sim":
+        return _SIMULATED_BENCHMARK_SECONDS
+    return task.ranked_timeout if task else 300.0
+
+
+def lane_count(asked: int | None, cases: int) -> int:
+    """Workers at a time: as asked, else one per core up to two; never more than cases."""
+    return max(1, min(asked or min(2, len(os.sched_getaffinity(0))), cases))
+
+
+def read_case_files(paths: list[Path]) -> tuple[Case, ...]:
+    """All cases of all files. Raises `CaseError`."""
+    try:
+        return tuple(case for path in paths for case in load_cases(path))
+    except OSError as error:
+        raise CaseError(str(error.filename), "", "", str(error.strerror)) from None
+
+
+def _timing(mode: str) -> measure.Timing | None:
+    efforts: dict[str, measure.Timing] = {"benchmark": measure.BENCHMARK, "leaderboard": measure.RANKED}
+    return efforts.get(mode)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def guarded(action: Callable[[], ExitCode]) -> int:
+    """Run `action`; turn what a user can cause into a message on standard error and an exit code."""
+    try:
+        return int(action())
+    except UsageError as error:
+        return _complain(str(error), ExitCode.USAGE)
+    except CaseError as error:
+        return _complain(f"invalid case: {error}", ExitCode.BAD_CASES)
+    except LookupError as error:
+        return _complain(str(error), ExitCode.NO_DEVICE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+
+
+def _complain(message: str, code: ExitCode) -> ExitCode:
+    print(message, file=sys.stderr)
+    return code
+
+
+_HOW_TO_PROFILE = """\
+Each case above ran once, inside the NVTX range `custom_kernel`. To see the kernels themselves run this under
+Nsight Compute: ncu --target-processes all --set full --nvtx --nvtx-include custom_kernel/ \\
+    --import-source 1 -o profile python eval.py --mode profile --device cuda
+"""

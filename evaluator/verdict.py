@@ -1,0 +1,60 @@
+"""What can be said about a case: status words, verdicts, process exit codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class Status(str, Enum):
+    """One word per case. Everything but `PASS` fails the run."""
+
+    PASS = "PASS"
+    IMPORT_ERROR = "IMPORT_ERROR"  # importing the submission raised
+    NO_ENTRY = "NO_ENTRY"  # the submission has no callable custom_kernel
+    RAISED = "RAISED"  # custom_kernel raised
+    FAULT = "FAULT"  # the simulated B200 stopped the kernel: an illegal or unsupported act
+    EXITED = "EXITED"  # the submission ended its own process: sys.exit, os._exit
+    TIMEOUT = "TIMEOUT"  # no answer within the limit
+    CRASHED = "CRASHED"  # the process died of a signal: a segmentation fault, the out-of-memory killer
+    BAD_OUTPUT = "BAD_OUTPUT"  # what came back has the wrong structure: count, type, dtype, shape, aliasing
+    WRONG_RESULT = "WRONG_RESULT"  # the right structure, wrong values
+    INPUT_CHANGED = "INPUT_CHANGED"  # an input differs after the call
+    PROTOCOL = "PROTOCOL"  # the worker's messages are malformed: the submission tampered with them
+    NOT_RUN = "NOT_RUN"  # the run ended before this case's turn
+    JUDGE_ERROR = "JUDGE_ERROR"  # a defect of the evaluator itself, never of the submission
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `eval.py`, as the official runner reads them."""
+
+    OK = 0
+    USAGE = 2
+    NO_DEVICE = 110
+    NO_FD = 111
+    CHECK_FAILED = 112
+    BAD_CASES = 113
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one case.
+
+    `message` is one line for the table; `detail` is what the author needs to find the fault: a trimmed
+    traceback, the simulator's report, the end of what the submission printed.
+    """
+
+    status: Status
+    message: str = ""
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.status is Status.PASS
+
+
+PASSED = Verdict(Status.PASS)
