@@ -170,6 +170,19 @@ class TensorMap:
         """Bytes of shared memory that a box takes up, gaps after short rows included."""
         return self.pitch * self.rows
 
+    @cached_property
+    def whole_box(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+        """A box with every element in range, as a view of global memory: the largest start per dimension that
+        keeps it so; shape and byte strides in 16-byte chunks, slowest dimension first; bytes from first to
+        last."""
+        steps = (1, *self.element_strides[1:])
+        reach = [(count - 1) * step for count, step in zip(self.box_shape, steps, strict=True)]
+        largest = tuple(size - 1 - last for size, last in zip(self.dims, reach, strict=True))
+        strides = [step * stride for step, stride in zip(steps[1:], self.strides, strict=True)]
+        extent = sum(last * stride for last, stride in zip(reach[1:], self.strides, strict=True))
+        shape = (*self.box_shape[:0:-1], self.row_bytes // 16)
+        return largest, shape, (*strides[::-1], 16), extent + self.row_bytes
+
     # ---- encoding ----
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Element-wise reductions of the bulk-copy engine: cp.reduce.async.bulk and its tensor form.
 
-Which operation goes with which type: PTX ISA 9.7.9.25.4.2 and 9.7.9.27.1.3.
+Which operation goes with which type: PTX ISA 9.7.9.25.4.2 and 9.7.9.27.1.3, for tensor maps corrected by
+what an H200 accepts (f64 additions, but no bitwise operation on s64 or floats).
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ _INTEGERS: dict[str, np.dtype[Any]] = {
     "s64": np.dtype(np.int64),
 }
 _BITS: dict[str, np.dtype[Any]] = {"b32": np.dtype(np.uint32), "b64": np.dtype(np.uint64)}
-_FLOATS: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+_FLOATS: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f32.ftz": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
 _HALVES: dict[str, np.dtype[Any]] = {"f16": np.dtype(np.float16), "bf16": np.dtype(np.uint16)}
 _DTYPES = _INTEGERS | _BITS | _FLOATS | _HALVES
 
 _VALID = {
-    "add": {"u32", "s32", "u64", "f32", "f64", "f16", "bf16"},
+    "add": {"u32", "s32", "u64", "f32", "f32.ftz", "f64", "f16", "bf16"},
     "min": {"u32", "s32", "u64", "s64", "f16", "bf16"},
     "max": {"u32", "s32", "u64", "s64", "f16", "bf16"},
     "inc": {"u32"},
@@ -42,8 +47,8 @@ _BITWISE: dict[str, Callable[[Array, Array], Array]] = {
     "xor": np.bitwise_xor,
 }
 _F32_NAN = np.uint32(0x7FFFFFFF).view(np.float32)
-# Element types of tensor maps; and, or, xor take any 32- or 64-bit one.
-_ELEMENT_NAMES = {
+# Element types of tensor maps: for arithmetic, and for and, or, xor.
+_ARITHMETIC_NAMES = {
     ElementType.U32: "u32",
     ElementType.S32: "s32",
     ElementType.U64: "u64",
@@ -51,16 +56,10 @@ _ELEMENT_NAMES = {
     ElementType.F16: "f16",
     ElementType.BF16: "bf16",
     ElementType.F32: "f32",
-    ElementType.F32_FTZ: "f32",
+    ElementType.F32_FTZ: "f32.ftz",
+    ElementType.F64: "f64",
 }
-_WIDE = {
-    ElementType.U32: "b32",
-    ElementType.S32: "b32",
-    ElementType.U64: "b64",
-    ElementType.S64: "b64",
-    ElementType.F32: "b32",
-    ElementType.F64: "b64",
-}
+_BITWISE_NAMES = {ElementType.U32: "b32", ElementType.S32: "b32", ElementType.U64: "b64"}
 
 
 def reduce_into(target: Array, source: Array, operation: str, element: ElementType | str) -> None:
@@ -68,6 +67,7 @@ def reduce_into(target: Array, source: Array, operation: str, element: ElementTy
 
     target, source: arrays of one shape whose items are the raw elements (unsigned words of the element's
     size). element: a tensor map's type or a PTX type name ("u32" ... "b64", "f16", "bf16", "f32", "f64").
+    Fault 'tma_bad_reduction' if operation and type don't go together.
     """
     name = _type_name(operation, element)
     if not target.size:
@@ -84,7 +84,7 @@ def check_reduction(operation: str, element: ElementType | str) -> None:
 
 def _type_name(operation: str, element: ElementType | str) -> str:
     if isinstance(element, ElementType):
-        names = _WIDE if operation in _BITWISE else _ELEMENT_NAMES
+        names = _BITWISE_NAMES if operation in _BITWISE else _ARITHMETIC_NAMES
         name, shown = names.get(element, ""), element.name
     else:
         name = shown = element
@@ -109,13 +109,19 @@ def _combine(old: Array, new: Array, operation: str, name: str) -> Array:
 
 
 def _add_float(old: Array, new: Array, name: str) -> Array:
-    """Rounds to nearest even and keeps subnormals: so an H200 does, although PTX ISA 9.7.9.25.4.2 says that
-    f32 subnormals are flushed. A NaN sum is 0x7FFFFFFF in f32."""
+    """Rounds to nearest even. Subnormals are flushed only where a tensor map says f32.ftz (PTX ISA
+    9.7.9.25.4.2 says so of every f32 addition; an H200 does not). A NaN sum is 0x7FFFFFFF in f32."""
     with np.errstate(over="ignore", invalid="ignore"):
-        result = old + new
-    if name == "f32":
+        result = _flush(_flush(old) + _flush(new)) if name == "f32.ftz" else old + new
+    if name != "f64":
         result[np.isnan(result)] = _F32_NAN
     return result
+
+
+def _flush(values: Array) -> Array:
+    """Float32 subnormals become zero of the same sign."""
+    small = np.abs(values) < np.finfo(np.float32).tiny
+    return np.where(small, np.copysign(np.float32(0), values), values)
 
 
 def _combine_halves(old: Array, new: Array, operation: str, name: str) -> Array:

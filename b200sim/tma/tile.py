@@ -13,7 +13,9 @@ Rules and sources (PTX ISA 5.5.3, 5.5.7, 9.7.9.27; those marked * were also seen
     32B: a ^ (a>>7 & 1)<<4, 64B: a ^ (a>>7 & 3)<<4, 128B: a ^ (a>>7 & 7)<<4, where a is the *absolute*
     address in the CTA's shared memory, not relative to the tile *. Rows of a swizzled box lie one swizzle
     span apart, also where they are shorter *
-  - a start coordinate of dimension 0 that is no multiple of 16 bytes is an illegal instruction *
+  - the shared address is a multiple of 128, swizzled or not *
+  - illegal instructions: a start coordinate of dimension 0 that is no multiple of 16 bytes *, another number
+    of coordinates than the map's rank *, a negative coordinate of a store or reduction *
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from b200sim.tma.reduction import reduce_into
 
 CHUNK = RAW_DTYPES[16]
 RESERVED_SHARED_BYTES = 0x400
-_SWIZZLE_ALIGNMENT = 128
+SHARED_ALIGNMENT = 128
 
 # The OOB-NaN is this 16-bit pattern whatever the element type: f32 gets 0x7FF77FF7.
 _OOB_NAN = np.uint16(0x7FF7)
@@ -54,7 +56,7 @@ def check(
 
 
 def _check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool) -> None:
-    if len(coords) != len(tensor_map.dims):
+    if len(coords) != tensor_map.rank:
         raise Fault("tma_rank", f"{len(coords)} coordinates for a tensor map of rank {tensor_map.rank}")
     if coords[0] * tensor_map.bits % 128:
         raise Fault(
@@ -67,12 +69,10 @@ def _check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool) -> 
 
 
 def _check_shared(tensor_map: TensorMap, offset: int, nbytes: int, smem_bytes: int) -> None:
-    alignment = _SWIZZLE_ALIGNMENT if tensor_map.swizzle else 16
-    if offset % alignment:
+    if offset % SHARED_ALIGNMENT:
         raise Fault(
             "tma_misaligned",
-            f"shared address {offset:#x} of a box with swizzle {tensor_map.swizzle.name}; "
-            f"must be a multiple of {alignment}",
+            f"box at shared address {offset:#x}, which is not a multiple of {SHARED_ALIGNMENT}",
         )
     if offset < RESERVED_SHARED_BYTES or offset + nbytes > smem_bytes:
         raise Fault(
@@ -160,18 +160,22 @@ def load_box(tensor_map: TensorMap, coords: Sequence[int], memory: GlobalMemory)
     allocation (a tensor map that describes more than its tensor).
     """
     _check_coords(tensor_map, coords, False)
-    first, counts = _clip(tensor_map, coords)
-    if counts == tensor_map.box_shape:
-        source = _global_view(tensor_map, coords, first, counts, memory, 16, False)
+    source = _whole_view(tensor_map, coords, memory, False)
+    if source is not None:
         box = source.copy().reshape(-1).view(np.uint8)
         return _round_to_tf32(box) if tensor_map.tf32 else box
+    first, counts = _clip(tensor_map, coords)
     box = _blank_box(tensor_map)
     if 0 in counts:
         return box
-    grain = _row_grain(tensor_map, counts[0])
+    if tensor_map.tf32:
+        source = _round_to_tf32(_global_view(tensor_map, coords, first, counts, memory, 4, False))
+        _box_view(tensor_map, box, first, source.shape, 4)[...] = source
+        return box
+    grain = 1 if counts[0] * tensor_map.bits % 128 else 16
     source = _global_view(tensor_map, coords, first, counts, memory, grain, False)
     _box_view(tensor_map, box, first, source.shape, grain)[...] = source
-    return _round_to_tf32(box) if tensor_map.tf32 else box
+    return box
 
 
 def store_box(tensor_map: TensorMap, coords: Sequence[int], box: Bytes, memory: GlobalMemory) -> None:
@@ -180,6 +184,10 @@ def store_box(tensor_map: TensorMap, coords: Sequence[int], box: Bytes, memory: 
     Faults as load_box, and tma_negative_store, global_write_to_input.
     """
     _check_coords(tensor_map, coords, True)
+    target = _whole_view(tensor_map, coords, memory, True)
+    if target is not None:
+        target[...] = box.view(CHUNK).reshape(target.shape)
+        return
     first, counts = _clip(tensor_map, coords)
     if 0 in counts:
         return
@@ -192,8 +200,8 @@ def reduce_box(
 ) -> None:
     """cp.reduce.async.bulk.tensor: combine the in-range elements of a box into global memory.
 
-    operation: add, min, max, inc, dec, and, or, xor; the element type is the tensor map's. Pairs that PTX ISA
-    9.7.9.27.1.3 does not list raise Fault 'tma_bad_reduction'.
+    operation: add, min, max, inc, dec, and, or, xor; the element type is the tensor map's. Fault
+    'tma_bad_reduction' for pairs that are illegal instructions.
     """
     _check_coords(tensor_map, coords, True)
     first, counts = _clip(tensor_map, coords)
@@ -249,24 +257,34 @@ def _clip(tensor_map: TensorMap, coords: Sequence[int]) -> tuple[tuple[int, ...]
     return tuple(firsts), tuple(counts)
 
 
-def _row_grain(tensor_map: TensorMap, count: int) -> int:
-    """16 where the in-range part of a row is whole 16-byte chunks, else 1."""
-    return 1 if count * tensor_map.bits % 128 else 16
-
-
 def _whole_chunks(tensor_map: TensorMap, counts: tuple[int, ...]) -> tuple[int, ...]:
     """Counts with dimension 0 rounded up to 16 bytes: stores and reductions clip there, and no finer."""
     per_chunk = 128 // tensor_map.bits
     return (-(-counts[0] // per_chunk) * per_chunk, *counts[1:])
 
 
-def _round_to_tf32(box: Bytes) -> Bytes:
+def _round_to_tf32(values: Array) -> Array:
     """Round float32 to nearest even on 10 mantissa bits, as a load through a tf32 map does; any NaN becomes
-    0x7FFFE000."""
-    raw = box.view(np.uint32)
+    0x7FFFE000. Takes and returns raw words or bytes, of the same dtype."""
+    raw = values.view(np.uint32)
     rounded = (raw + np.uint32(0xFFF) + (raw >> np.uint32(13) & np.uint32(1))) & np.uint32(0xFFFFE000)
     nan = (raw & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.where(nan, np.uint32(0x7FFFE000), rounded).view(np.uint8)
+    return np.where(nan, np.uint32(0x7FFFE000), rounded).view(values.dtype)
+
+
+def _whole_view(
+    tensor_map: TensorMap, coords: Sequence[int], memory: GlobalMemory, write: bool
+) -> Array | None:
+    """Global memory of a box that is wholly in range, in 16-byte chunks; None if it is not."""
+    largest, shape, strides, extent = tensor_map.whole_box
+    for start, limit in zip(coords, largest, strict=True):
+        if start < 0 or start > limit:
+            return None
+    address = tensor_map.address + coords[0] * tensor_map.bits // 8
+    for start, stride in zip(coords[1:], tensor_map.strides, strict=True):
+        address += start * stride
+    buffer, offset = _buffer(tensor_map, coords, memory, address, extent, write)
+    return np.ndarray(shape, CHUNK, buffer, offset, strides)
 
 
 def _global_view(
@@ -288,13 +306,19 @@ def _global_view(
         extent += (counts[i] - 1) * step * stride
         shape.append(counts[i])
         strides.append(step * stride)
-    try:
-        buffer, start = memory.buffer(address, extent, write)
-    except Fault as fault:
-        raise Fault(
-            fault.code, f"{fault.message} (box at {tuple(coords)} of {_describe(tensor_map)})"
-        ) from None
+    buffer, start = _buffer(tensor_map, coords, memory, address, extent, write)
     return np.ndarray(shape[::-1], RAW_DTYPES[grain], buffer, start, strides[::-1])
+
+
+def _buffer(
+    tensor_map: TensorMap, coords: Sequence[int], memory: GlobalMemory, address: int, extent: int, write: bool
+) -> tuple[Bytes, int]:
+    """GlobalMemory.buffer, with the box and the tensor map in the message of a fault."""
+    try:
+        return memory.buffer(address, extent, write)
+    except Fault as fault:
+        where = f" (box at {tuple(coords)} of {_describe(tensor_map)})"
+        raise Fault(fault.code, fault.message + where) from None
 
 
 def _box_view(
