@@ -1,0 +1,224 @@
+"""Integer arithmetic (PTX ISA 9.7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.faults import Fault, Unsupported
+from b200sim.isa.floating import decode_float
+from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.values import UNSIGNED, Value, pattern, signed, width_mask
+from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
+from b200sim.ptx.syntax import Instruction
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+INTEGER_TYPES = ("u16", "s16", "u32", "s32", "u64", "s64", "b16", "b32", "b64")
+
+
+def is_float(ins: Instruction) -> bool:
+    return type_of(ins)[0] in "fb" and type_of(ins) not in INTEGER_TYPES
+
+
+def modular(ins: Instruction, binder: Binder, compute: Callable[..., Value]) -> Operation:
+    """An operation whose low bits do not depend on the sign: compute, then cut to the width."""
+    bits = bits_of(ins)
+    mask = width_mask(bits)
+    d = binder.write(ins.operands[0])
+    sources = [binder.source(operand, bits) for operand in ins.operands[1:]]
+    if len(sources) == 1:
+        (a,) = sources
+
+        def unary(warp: Warp) -> None:
+            value = compute(warp.regs[a])
+            warp.put(d, value & mask if type(value) is int else value)
+
+        return unary
+    if len(sources) == 2:
+        a, b = sources
+
+        def binary(warp: Warp) -> None:
+            regs = warp.regs
+            value = compute(regs[a], regs[b])
+            warp.put(d, value & mask if type(value) is int else value)
+
+        return binary
+    a, b, c = sources
+
+    def ternary(warp: Warp) -> None:
+        regs = warp.regs
+        value = compute(regs[a], regs[b], regs[c])
+        warp.put(d, value & mask if type(value) is int else value)
+
+    return ternary
+
+
+def ordered(ins: Instruction, binder: Binder, compute: Callable[..., Value]) -> Operation:
+    """An operation on two numbers as the type reads them, signed or unsigned."""
+    bits = bits_of(ins)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+    if is_signed(ins):
+
+        def on_signed(warp: Warp) -> None:
+            regs = warp.regs
+            warp.put(d, pattern(compute(signed(regs[a], bits), signed(regs[b], bits)), bits))
+
+        return on_signed
+
+    def on_unsigned(warp: Warp) -> None:
+        regs = warp.regs
+        warp.put(d, compute(regs[a], regs[b]))
+
+    return on_unsigned
+
+
+@instruction("add", "sub", "mul.lo", "mul")
+def add_sub_mul(ins: Instruction, binder: Binder) -> Operation:
+    if is_float(ins):
+        return decode_float(ins, binder)
+    check_modifiers(ins, *INTEGER_TYPES, "lo", "wide", "hi")
+    if ins.has("wide"):
+        return multiply_wide(ins, binder)
+    if ins.has("hi"):
+        return multiply_high(ins, binder)
+    compute = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b}[ins.opcode]
+    return modular(ins, binder, compute)
+
+
+def _widen(value: Value, bits: int, from_signed: bool) -> Value:
+    """A `bits` wide value as a 2*bits wide pattern, sign-extended if `from_signed`."""
+    if type(value) is int:
+        return (signed(value, bits) if from_signed else value) & width_mask(2 * bits)  # type: ignore[operator]
+    if from_signed:
+        wide = np.dtype(f"i{bits // 4}")
+        return signed(value, bits).astype(wide).view(UNSIGNED[2 * bits])  # type: ignore[union-attr]
+    return value.astype(UNSIGNED[2 * bits])  # type: ignore[union-attr]
+
+
+def multiply_wide(ins: Instruction, binder: Binder) -> Operation:
+    """mul.wide: the full product, twice as wide as the operands."""
+    bits, from_signed = bits_of(ins), is_signed(ins)
+    mask = width_mask(2 * bits)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+
+    def operation(warp: Warp) -> None:
+        regs = warp.regs
+        value = _widen(regs[a], bits, from_signed) * _widen(regs[b], bits, from_signed)
+        warp.put(d, value & mask if type(value) is int else value)
+
+    return operation
+
+
+def _high_half(a: Value, b: Value, bits: int, from_signed: bool) -> Value:
+    if type(a) is int and type(b) is int:
+        if from_signed:
+            a, b = signed(a, bits), signed(b, bits)
+        return (a * b >> bits) & width_mask(bits)  # type: ignore[operator]
+    if bits == 64:
+        raise Unsupported("mul.hi on 64-bit values that differ between lanes")
+    product = _widen(a, bits, from_signed) * _widen(b, bits, from_signed)
+    return (product >> bits).astype(UNSIGNED[bits])  # type: ignore[union-attr]
+
+
+def multiply_high(ins: Instruction, binder: Binder) -> Operation:
+    """mul.hi: the upper half of the product."""
+    bits, from_signed = bits_of(ins), is_signed(ins)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+
+    def operation(warp: Warp) -> None:
+        regs = warp.regs
+        warp.put(d, _high_half(regs[a], regs[b], bits, from_signed))
+
+    return operation
+
+
+@instruction("mad", "fma")
+def multiply_add(ins: Instruction, binder: Binder) -> Operation:
+    """mad.{lo,wide,hi}: d = a * b + c."""
+    if is_float(ins):
+        return decode_float(ins, binder)
+    check_modifiers(ins, *INTEGER_TYPES, "lo", "wide", "hi")
+    bits, from_signed = bits_of(ins), is_signed(ins)
+    if ins.has("lo"):
+        return modular(ins, binder, lambda a, b, c: a * b + c)
+    wide = ins.has("wide")
+    out_bits = 2 * bits if wide else bits
+    mask = width_mask(out_bits)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+    c = binder.source(ins.operands[3], out_bits)
+
+    def operation(warp: Warp) -> None:
+        x, y, z = warp.regs[a], warp.regs[b], warp.regs[c]
+        product = (
+            _widen(x, bits, from_signed) * _widen(y, bits, from_signed)
+            if wide
+            else _high_half(x, y, bits, from_signed)
+        )
+        value = product + z
+        warp.put(d, value & mask if type(value) is int else value)
+
+    return operation
+
+
+def _truncated(a: Value, b: Value) -> tuple[Value, Value]:
+    """Quotient and remainder that round toward zero, as PTX and C do."""
+    if type(a) is int and type(b) is int:
+        if b == 0:
+            raise Fault("division_by_zero", f"integer division of {a} by zero")
+        quotient = abs(a) // abs(b)
+        if (a < 0) != (b < 0):
+            quotient = -quotient
+        return quotient, a - quotient * b
+    a, b = np.broadcast_arrays(a, b)  # type: ignore[assignment]
+    safe = np.where(b == 0, 1, b)
+    quotient = np.trunc(a.astype(np.float64) / safe).astype(a.dtype)  # type: ignore[union-attr]
+    return quotient, a - quotient * safe  # type: ignore[return-value]
+
+
+@instruction("div", "rem")
+def divide(ins: Instruction, binder: Binder) -> Operation:
+    if is_float(ins):
+        return decode_float(ins, binder)
+    check_modifiers(ins, *INTEGER_TYPES)
+    which = 0 if ins.opcode == "div" else 1
+    bits = bits_of(ins)
+
+    def compute(a: Value, b: Value) -> Value:
+        if bits == 64 and not (type(a) is int and type(b) is int):
+            raise Unsupported(f"{ins.mnemonic} on values that differ between lanes")
+        return _truncated(a, b)[which]
+
+    return ordered(ins, binder, compute)
+
+
+@instruction("min", "max")
+def minimum_maximum(ins: Instruction, binder: Binder) -> Operation:
+    if is_float(ins):
+        return decode_float(ins, binder)
+    check_modifiers(ins, *INTEGER_TYPES)
+    scalar = min if ins.opcode == "min" else max
+    array = np.minimum if ins.opcode == "min" else np.maximum
+
+    def compute(a: Value, b: Value) -> Value:
+        return scalar(a, b) if type(a) is int and type(b) is int else array(a, b)
+
+    return ordered(ins, binder, compute)
+
+
+@instruction("neg", "abs")
+def negate(ins: Instruction, binder: Binder) -> Operation:
+    if is_float(ins):
+        return decode_float(ins, binder)
+    check_modifiers(ins, *INTEGER_TYPES)
+    if ins.opcode == "neg":
+        return modular(ins, binder, lambda a: -a)
+    bits = bits_of(ins)
+    return modular(ins, binder, lambda a: pattern(abs(signed(a, bits)), bits))  # type: ignore[arg-type]

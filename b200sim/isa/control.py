@@ -1,0 +1,67 @@
+"""Control flow (PTX ISA 9.7.12)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from b200sim.faults import Fault
+from b200sim.isa.registry import EXITED, Operation, Terminator, check_modifiers, instruction, terminator
+from b200sim.ptx.binder import Binder
+from b200sim.ptx.syntax import Instruction
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+
+@terminator("bra")
+def branch(ins: Instruction, binder: Binder) -> Terminator:
+    """@p bra target. `.uni` promises that the lanes agree, which is not relied on."""
+    check_modifiers(ins, "uni")
+    assert ins.target is not None
+    target = binder.block_of_label.get(ins.target, -1)
+    fall_through = binder.next_block
+    if ins.guard is None:
+
+        def always(warp: Warp) -> int:
+            return target
+
+        return always
+    slot, flip = binder.predicate(ins.guard)
+
+    def conditional(warp: Warp) -> int:
+        taken = (warp.regs[slot] ^ flip) & warp.mask
+        if taken == 0:
+            return fall_through
+        if taken == warp.mask:
+            return target
+        return warp.diverge(taken, target, fall_through)
+
+    return conditional
+
+
+@terminator("ret", "exit")
+def leave(ins: Instruction, binder: Binder) -> Terminator:
+    check_modifiers(ins, "uni")
+
+    def operation(warp: Warp) -> int:
+        return EXITED
+
+    return operation
+
+
+@terminator("trap")
+def trap(ins: Instruction, binder: Binder) -> Terminator:
+    def operation(warp: Warp) -> int:
+        raise Fault("trap", "the kernel executed a trap (a failed device-side assertion, for instance)")
+
+    return operation
+
+
+@instruction("nanosleep", "pmevent")
+def sleep(ins: Instruction, binder: Binder) -> Operation:
+    """nanosleep only passes time."""
+
+    def operation(warp: Warp) -> None:
+        return None
+
+    return operation

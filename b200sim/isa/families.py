@@ -1,0 +1,19 @@
+"""All instruction families; importing this module fills the registry."""
+
+from b200sim.isa import (  # noqa: F401
+    arithmetic,
+    barriers,
+    bulk_copy,
+    cluster_control,
+    control,
+    convert,
+    floating,
+    grid_control,
+    logic,
+    mbarrier,
+    memory,
+    predicates,
+    tcgen05,
+    tensormap,
+    warp_wide,
+)

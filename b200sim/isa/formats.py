@@ -1,0 +1,83 @@
+"""Rounding fp32 lanes to narrower floating-point formats (PTX ISA 9.7.9.21)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from b200sim.faults import Unsupported
+
+Lanes = NDArray[np.float32]
+Codes = NDArray[np.unsignedinteger]
+
+
+def narrow_float(name: str, saturate: bool) -> tuple[Callable[[Lanes], Codes], int]:
+    """The function from fp32 lanes to codes of format `name`, round to nearest even, and its width in bits.
+
+    f16 and bf16 overflow to infinity unless `saturate`; the 8- and 4-bit formats have no infinity and
+    always saturate. NaN becomes the format's NaN, or +6 for e2m1, which has none.
+    """
+    if name == "f16":
+        return (lambda x: _half(x, saturate)), 16
+    if name == "bf16":
+        return (lambda x: _brain(x, saturate)), 16
+    if name in ("e4m3", "e5m2", "e2m1", "e2m3", "e3m2"):
+        table = _small_format(name)
+        return (lambda x: _nearest(x, table)), {"e4m3": 8, "e5m2": 8, "e2m1": 4, "e2m3": 8, "e3m2": 8}[name]
+    raise Unsupported(f"conversion to {name}")
+
+
+def _half(x: Lanes, saturate: bool) -> Codes:
+    if saturate:
+        x = np.clip(x, -65504, 65504)
+    with np.errstate(over="ignore"):
+        codes: Codes = x.astype(np.float16).view(np.uint16)
+    return np.where(np.isnan(x), np.uint16(0x7FFF), codes)
+
+
+def _brain(x: Lanes, saturate: bool) -> Codes:
+    word = x.view(np.uint32)
+    codes = ((word + 0x7FFF + (word >> 16 & 1)) >> 16).astype(np.uint16)
+    if saturate:
+        largest = np.where(word >> 31, 0xFF7F, 0x7F7F).astype(np.uint16)
+        codes = np.where(codes & 0x7FFF == 0x7F80, largest, codes)
+    return np.where(np.isnan(x), np.uint16(0x7FFF), codes)
+
+
+class _Table:
+    """The non-negative finite values of a small format in order; a value's index is its code."""
+
+    def __init__(self, values: list[float], sign_bit: int, nan_code: int) -> None:
+        self.values = np.array(values)
+        self.middles = (self.values[1:] + self.values[:-1]) / 2
+        self.sign_bit = sign_bit
+        self.nan_code = nan_code
+
+
+def _small_format(name: str) -> _Table:
+    exponent_bits, mantissa_bits = int(name[1]), int(name[3])
+    bias = (1 << exponent_bits - 1) - 1
+    codes = 1 << exponent_bits + mantissa_bits
+    values = []
+    for code in range(codes):
+        exponent, mantissa = code >> mantissa_bits, code & ((1 << mantissa_bits) - 1)
+        fraction = mantissa / (1 << mantissa_bits)
+        values.append(
+            2.0 ** (1 - bias) * fraction if exponent == 0 else 2.0 ** (exponent - bias) * (1 + fraction)
+        )
+    finite = {"e4m3": codes - 1, "e5m2": codes - 4}.get(name, codes)
+    nan_code = {"e4m3": 0x7F, "e5m2": 0x7F}.get(name, codes - 1)
+    return _Table(values[:finite], codes, nan_code)
+
+
+def _nearest(x: Lanes, table: _Table) -> Codes:
+    magnitude = np.abs(x.astype(np.float64))
+    below = np.searchsorted(table.middles, magnitude, side="left")
+    on_middle = (below < len(table.middles)) & (
+        table.middles[np.minimum(below, len(table.middles) - 1)] == magnitude
+    )
+    code = np.where(on_middle & (below % 2 == 1), below + 1, below)  # a tie goes to the even code
+    code = np.where(np.signbit(x), code | table.sign_bit, code)
+    return np.where(np.isnan(x), table.nan_code, code).astype(np.uint8)

@@ -1,0 +1,221 @@
+"""Logic and shift instructions (PTX ISA 9.7.8), and the bit-field ones (9.7.1.18 onwards)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.faults import Unsupported
+from b200sim.isa.arithmetic import modular
+from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.values import FULL, SIGNED, Value, signed, width_mask
+from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
+from b200sim.ptx.syntax import Instruction
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+BIT_TYPES = ("b16", "b32", "b64", "u16", "s16", "u32", "s32", "u64", "s64")
+BINARY = {"and": lambda a, b: a & b, "or": lambda a, b: a | b, "xor": lambda a, b: a ^ b}
+
+
+@instruction("and", "or", "xor")
+def bitwise(ins: Instruction, binder: Binder) -> Operation:
+    check_modifiers(ins, "pred", *BIT_TYPES)
+    compute = BINARY[ins.opcode]
+    if type_of(ins) != "pred":
+        return modular(ins, binder, compute)
+    d = binder.write(ins.operands[0])
+    (a, flip_a), (b, flip_b) = (binder.predicate(operand) for operand in ins.operands[1:])
+
+    def operation(warp: Warp) -> None:
+        warp.put(d, compute(warp.regs[a] ^ flip_a, warp.regs[b] ^ flip_b))
+
+    return operation
+
+
+@instruction("not")
+def complement(ins: Instruction, binder: Binder) -> Operation:
+    check_modifiers(ins, "pred", *BIT_TYPES)
+    ones = FULL if type_of(ins) == "pred" else width_mask(bits_of(ins))
+    d, a = binder.write(ins.operands[0]), binder.read(ins.operands[1])
+
+    def operation(warp: Warp) -> None:
+        warp.put(d, warp.regs[a] ^ ones)
+
+    return operation
+
+
+@instruction("shl", "shr")
+def shift(ins: Instruction, binder: Binder) -> Operation:
+    """Shift amounts beyond the width give 0, or copies of the sign for shr.s."""
+    check_modifiers(ins, *BIT_TYPES)
+    bits = bits_of(ins)
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], bits)
+    b = binder.source(ins.operands[2], 32)
+    left, arithmetic = ins.opcode == "shl", is_signed(ins)
+    mask = width_mask(bits)
+
+    def operation(warp: Warp) -> None:
+        value, amount = warp.regs[a], warp.regs[b]
+        if type(value) is int and type(amount) is int:
+            amount = min(amount, bits)
+            if left:
+                warp.put(d, (value << amount) & mask)
+            elif arithmetic:
+                warp.put(d, (signed(value, bits) >> amount) & mask)  # type: ignore[operator]
+            else:
+                warp.put(d, value >> amount)
+        else:
+            warp.put(d, _shift_lanes(value, amount, bits, left, arithmetic))
+
+    return operation
+
+
+def _shift_lanes(value: Value, amount: Value, bits: int, left: bool, arithmetic: bool) -> Value:
+    dtype = SIGNED[bits] if arithmetic else np.dtype(f"u{bits // 8}")
+    lanes = np.full(32, value, f"u{bits // 8}") if type(value) is int else value
+    lanes = lanes.view(dtype)  # type: ignore[union-attr]
+    count = np.minimum(amount, bits)
+    beyond = count == bits
+    inside = np.where(beyond, 0, count).astype(dtype)
+    if left:
+        result = np.where(beyond, 0, lanes << inside)
+    else:
+        result = np.where(beyond, lanes >> (bits - 1) if arithmetic else 0, lanes >> inside)
+    return result.astype(dtype).view(f"u{bits // 8}")
+
+
+@instruction("shf")
+def funnel_shift(ins: Instruction, binder: Binder) -> Operation:
+    """shf.{l,r}.{clamp,wrap}.b32 d, a, b, c: shift the 64-bit value b:a, take the high (l) or low (r) word."""
+    check_modifiers(ins, "l", "r", "clamp", "wrap", "b32")
+    left, wrap = ins.has("l"), ins.has("wrap")
+
+    def compute(a: Value, b: Value, c: Value) -> Value:
+        low, high, count = (np.asarray(x, np.uint64) for x in (a, b, c))
+        count = count & np.uint64(31) if wrap else np.minimum(count, np.uint64(32))
+        both = (high << np.uint64(32)) | low
+        result = ((both << count) >> np.uint64(32)) if left else (both >> count)
+        result = (result & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        return int(result) if result.ndim == 0 else result
+
+    return modular(ins, binder, compute)
+
+
+@instruction("lop3")
+def lop3(ins: Instruction, binder: Binder) -> Operation:
+    """lop3.b32 d, a, b, c, table: any logic function of three bits."""
+    check_modifiers(ins, "b32")
+    d = binder.write(ins.operands[0])
+    a, b, c = (binder.source(operand, 32) for operand in ins.operands[1:4])
+    table = binder.read(ins.operands[4])
+
+    def operation(warp: Warp) -> None:
+        regs = warp.regs
+        x, y, z, lut = regs[a], regs[b], regs[c], warp.uniform(table, "the table of lop3")
+        result: Value = 0
+        for row in range(8):
+            if lut >> row & 1:
+                term = (
+                    (x if row & 4 else x ^ FULL) & (y if row & 2 else y ^ FULL) & (z if row & 1 else z ^ FULL)
+                )
+                result = result | term
+        warp.put(d, result)
+
+    return operation
+
+
+@instruction("popc", "clz", "brev", "bfind")
+def bit_count(ins: Instruction, binder: Binder) -> Operation:
+    """Counts are 32-bit whatever the source's width."""
+    check_modifiers(ins, *BIT_TYPES)
+    if ins.opcode == "bfind" and is_signed(ins):
+        raise Unsupported("bfind of a signed value")
+    bits = bits_of(ins)
+    compute = {
+        "popc": lambda v: v.bit_count(),
+        "clz": lambda v: bits - v.bit_length(),
+        "brev": lambda v: int(f"{v:0{bits}b}"[::-1], 2),
+        "bfind": lambda v: (v.bit_length() - 1) & FULL,
+    }[ins.opcode]
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], bits)
+
+    def operation(warp: Warp) -> None:
+        value = warp.regs[a]
+        if type(value) is int:
+            warp.put(d, compute(value))
+        else:
+            warp.put(d, np.array([compute(int(x)) for x in value], np.uint32))  # type: ignore[union-attr]
+
+    return operation
+
+
+@instruction("bfe")
+def bit_field_extract(ins: Instruction, binder: Binder) -> Operation:
+    """bfe.{u,s}{32,64} d, a, position, length."""
+    check_modifiers(ins, "u32", "s32", "u64", "s64")
+    bits, from_signed = bits_of(ins), is_signed(ins)
+
+    def one(a: int, position: int, length: int) -> int:
+        position, length = position & 0xFF, length & 0xFF
+        field = (a >> position) & width_mask(length)
+        if from_signed and length:
+            top = min(position + length - 1, bits - 1)
+            if a >> top & 1:
+                field |= width_mask(bits) & ~width_mask(max(top - position + 1, 0))
+        return field & width_mask(bits)
+
+    return modular(ins, binder, _per_lane(one, bits))
+
+
+@instruction("bfi")
+def bit_field_insert(ins: Instruction, binder: Binder) -> Operation:
+    """bfi.b{32,64} d, a, b, position, length: the low bits of a into b."""
+    check_modifiers(ins, "b32", "b64")
+    bits = bits_of(ins)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+    position, length = (binder.source(operand, 32) for operand in ins.operands[3:5])
+
+    def one(x: int, y: int, start: int, count: int) -> int:
+        field = width_mask(count & 0xFF) << (start & 0xFF) & width_mask(bits)
+        return (y & ~field) | (x << (start & 0xFF) & field)
+
+    lanes = _per_lane(one, bits)
+
+    def operation(warp: Warp) -> None:
+        warp.put(d, lanes(*(warp.regs[slot] for slot in (a, b, position, length))))
+
+    return operation
+
+
+@instruction("prmt")
+def byte_permute(ins: Instruction, binder: Binder) -> Operation:
+    """prmt.b32, default mode: each nibble of c picks a byte of b:a; its top bit spreads that byte's sign."""
+    check_modifiers(ins, "b32")
+
+    def one(a: int, b: int, selector: int) -> int:
+        both, result = b << 32 | a, 0
+        for i in range(4):
+            nibble = selector >> 4 * i & 0xF
+            byte = both >> 8 * (nibble & 7) & 0xFF
+            if nibble & 8:
+                byte = 0xFF if byte & 0x80 else 0
+            result |= byte << 8 * i
+        return result
+
+    return modular(ins, binder, _per_lane(one, 32))
+
+
+def _per_lane(one, bits: int):  # type: ignore[no-untyped-def]
+    """Lift a function of ints to values that may differ between lanes."""
+
+    def lifted(*values: Value) -> Value:
+        if all(type(value) is int for value in values):
+            return one(*values)
+        columns = [np.broadcast_to(np.asarray(value), 32).tolist() for value in values]
+        return np.array([one(*row) for row in zip(*columns, strict=True)], f"u{bits // 8}")
+
+    return lifted

@@ -1,0 +1,116 @@
+"""Comparison and selection (PTX ISA 9.7.6)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from b200sim.faults import Unsupported
+from b200sim.isa.arithmetic import INTEGER_TYPES
+from b200sim.isa.logic import BINARY
+from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.values import FULL, floats, lane_array, lane_mask, signed, spread
+from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
+from b200sim.ptx.syntax import Instruction, Pair
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
+    "gt": operator.gt, "ge": operator.ge, "lo": operator.lt, "ls": operator.le,
+    "hi": operator.gt, "hs": operator.ge,
+}  # fmt: skip
+FLOAT_TYPES = ("f16", "f32", "f64")
+
+
+@instruction("setp")
+def set_predicate(ins: Instruction, binder: Binder) -> Operation:
+    """setp.CMP[.BOOL].TYPE p[|q], a, b[, c]: q gets the opposite comparison."""
+    check_modifiers(ins, *COMPARE, *BINARY, *INTEGER_TYPES, *FLOAT_TYPES, *(f"{c}u" for c in COMPARE), "ftz")
+    name = ins.modifiers[0]
+    unordered = name not in COMPARE
+    if unordered and type_of(ins) not in FLOAT_TYPES:
+        raise Unsupported(f"comparison .{name} of integers")
+    compare = _comparison(ins, COMPARE[name[:-1] if unordered else name], unordered)
+    combine = next((BINARY[word] for word in ins.modifiers if word in BINARY), None)
+    bits = bits_of(ins)
+    d, q = binder.pair(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+    has_q = isinstance(ins.operands[0], Pair)
+    if combine is None and not has_q:
+
+        def plain(warp: Warp) -> None:
+            warp.put(d, compare(warp.regs[a], warp.regs[b]))
+
+        return plain
+    c, flip = binder.predicate(ins.operands[3]) if combine else (d, 0)
+
+    def operation(warp: Warp) -> None:
+        result = compare(warp.regs[a], warp.regs[b])
+        other = result ^ FULL
+        if combine:
+            third = warp.regs[c] ^ flip
+            result, other = combine(result, third), combine(other, third)
+        warp.put(d, result)
+        if has_q:
+            warp.put(q, other)
+
+    return operation
+
+
+def _comparison(
+    ins: Instruction, compare: Callable[[Any, Any], Any], unordered: bool
+) -> Callable[[Any, Any], int]:
+    bits = bits_of(ins)
+    if type_of(ins) in FLOAT_TYPES:
+
+        def on_floats(a: Any, b: Any) -> int:
+            x, y = floats(a, bits), floats(b, bits)
+            result = compare(x, y)
+            nan = np.isnan(x) | np.isnan(y)
+            result = result | nan if unordered else result & ~nan
+            return lane_mask(np.broadcast_to(result, 32))
+
+        return on_floats
+    if is_signed(ins):
+
+        def on_signed(a: Any, b: Any) -> int:
+            if type(a) is int and type(b) is int:
+                return FULL if compare(signed(a, bits), signed(b, bits)) else 0
+            return lane_mask(compare(signed(a, bits), signed(b, bits)))
+
+        return on_signed
+
+    def on_unsigned(a: Any, b: Any) -> int:
+        result = compare(a, b)
+        if type(result) is bool:
+            return FULL if result else 0
+        return lane_mask(result)
+
+    return on_unsigned
+
+
+@instruction("selp")
+def select(ins: Instruction, binder: Binder) -> Operation:
+    """selp.TYPE d, a, b, p: a where p holds, else b."""
+    check_modifiers(ins, *INTEGER_TYPES, *FLOAT_TYPES)
+    bits = bits_of(ins)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
+    p, flip = binder.predicate(ins.operands[3])
+
+    def operation(warp: Warp) -> None:
+        regs = warp.regs
+        taken = (regs[p] ^ flip) & warp.mask
+        if taken == warp.mask:
+            warp.put(d, regs[a])
+        elif taken == 0:
+            warp.put(d, regs[b])
+        else:
+            warp.put(d, np.where(lane_array(taken), spread(regs[a], bits), spread(regs[b], bits)))
+
+    return operation

@@ -1,0 +1,373 @@
+"""The fifth-generation tensor core: tcgen05 (PTX ISA 9.7.16).
+
+mma, cp, shift and commit are asynchronous and go through one pipe per issuing thread, in order; ld and st
+happen at once. With .cta_group::2 one thread drives the tensor cores of both CTAs of its pair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.faults import Fault, Unsupported
+from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
+from b200sim.isa.values import lane, spread
+from b200sim.machine.asynchronous import AsyncOperation
+from b200sim.machine.cta import Cta
+from b200sim.ptx.binder import Binder
+from b200sim.ptx.syntax import Address, Immediate, Instruction, Vector
+from b200sim.tensor_core.copy import copy_to_tensor_memory, shift_down
+from b200sim.tensor_core.mma import mma_block_scaled, mma_dense, mma_flops
+from b200sim.tensor_memory import register_count
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+SCALE_VECTORS = {
+    "scale_vec::1X": 1, "scale_vec::2X": 2, "scale_vec::4X": 4, "block16": 4, "block32": 2,
+}  # fmt: skip
+COLLECTORS = tuple(f"collector::{m}::{use}" for m in "ab" for use in ("fill", "use", "lastuse", "discard"))
+LD_SHAPES = ("32x32b", "16x64b", "16x128b", "16x256b", "16x32bx2")
+LD_WORDS = ("ld", "st", "sync", "aligned", "b32", "pack::16b", "unpack::16b", *LD_SHAPES)
+
+
+def _pair(warp: Warp, ins: Instruction) -> list[Cta]:
+    """The CTAs whose tensor cores work: the own one, or the pair with the even rank first."""
+    if not ins.has("cta_group::2"):
+        return [warp.cta]
+    cluster, even = warp.cta.cluster, warp.cta.rank & ~1
+    if even + 1 >= len(cluster.ctas):
+        raise Fault("cta_pair", f"{ins.mnemonic} in a cluster of {len(cluster.ctas)} CTA(s): it needs a pair")
+    return [cluster.live_cta(even, ins.mnemonic), cluster.live_cta(even + 1, ins.mnemonic)]
+
+
+def _post(warp: Warp, ins: Instruction, thread: int, perform: Callable[[], None]) -> None:
+    pipe = ("tensor core", warp.cta.rank, warp.index, thread)
+    warp.cta.cluster.post(AsyncOperation(f"tcgen05.{ins.modifiers[0]}", perform, warp, ins.place(), pipe))
+
+
+# -- tensor memory management -----------------------------------------------------------------------------
+
+
+@terminator("tcgen05.alloc")
+def allocate(ins: Instruction, binder: Binder) -> Terminator:
+    """tcgen05.alloc [destination], columns: the warp waits for free columns; the address goes to shared memory."""
+    check_modifiers(ins, "alloc", "cta_group::1", "cta_group::2", "sync", "aligned", "shared::cta", "b32")
+    base, offset = binder.address(ins.operands[0])
+    columns = binder.source(ins.operands[1], 32)
+    following = binder.next_block
+
+    def operation(warp: Warp) -> int:
+        warp.require_all_lanes(ins.mnemonic)
+        cta = warp.cta
+        place = cta.offset(warp.uniform(base, "the destination of tcgen05.alloc") + offset, 4, ins.mnemonic)
+        address = cta.tmem.allocate(warp.uniform(columns, "the column count of tcgen05.alloc"))
+        if address is None:
+            cta.tmem_wait.block(warp)
+            return BLOCKED
+        cta.smem_views[4][place // 4] = address
+        return following
+
+    return operation
+
+
+@instruction("tcgen05.dealloc")
+def deallocate(ins: Instruction, binder: Binder) -> Operation:
+    check_modifiers(ins, "dealloc", "cta_group::1", "cta_group::2", "sync", "aligned", "b32")
+    address, columns = (binder.source(operand, 32) for operand in ins.operands)
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        place = warp.uniform(address, "the address of tcgen05.dealloc")
+        warp.cta.tmem.free(place, warp.uniform(columns, "the column count of tcgen05.dealloc"))
+        warp.cta.tmem_wait.wake()
+
+    return operation
+
+
+@instruction("tcgen05.relinquish_alloc_permit")
+def relinquish(ins: Instruction, binder: Binder) -> Operation:
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        warp.cta.tmem.relinquish()
+
+    return operation
+
+
+# -- tensor memory to and from registers ------------------------------------------------------------------
+
+
+def _shape(ins: Instruction) -> tuple[str, int]:
+    shape = next(word for word in ins.modifiers if word in LD_SHAPES)
+    repeat = next(word for word in ins.modifiers if word[0] == "x" and word[1:].isdigit())
+    check_modifiers(ins, repeat, *LD_WORDS)
+    return shape, int(repeat[1:])
+
+
+def _half_split(ins: Instruction, position: int) -> int:
+    if len(ins.operands) <= position:
+        return 0
+    operand = ins.operands[position]
+    if not isinstance(operand, Immediate):
+        raise Unsupported(f"{ins.mnemonic}: split offset that is not an immediate")
+    return operand.value
+
+
+@instruction("tcgen05.ld")
+def load(ins: Instruction, binder: Binder) -> Operation:
+    """tcgen05.ld.sync.aligned.SHAPE.xN[.pack::16b].b32 {registers}, [address]."""
+    shape, count = _shape(ins)
+    pack = ins.has("pack::16b")
+    split_at_end = shape == "16x32bx2"
+    slots = binder.writes(ins.operands[0])
+    base, offset = binder.address(ins.operands[1])
+    half_split = _half_split(ins, 2) if split_at_end else 0
+    _check_register_count(ins, shape, count, len(slots))
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        address = _lane_base(warp, base) + offset
+        rows = warp.cta.tmem.load(shape, count, address, warp.index, pack, half_split)
+        put = warp.put
+        for slot, row in zip(slots, rows, strict=True):
+            put(slot, row)
+
+    return operation
+
+
+@instruction("tcgen05.st")
+def store(ins: Instruction, binder: Binder) -> Operation:
+    """tcgen05.st.sync.aligned.SHAPE.xN[.unpack::16b].b32 [address], {registers}."""
+    shape, count = _shape(ins)
+    unpack = ins.has("unpack::16b")
+    base, offset = binder.address(ins.operands[0])
+    half_split = _half_split(ins, 1) if shape == "16x32bx2" and len(ins.operands) > 2 else 0
+    slots = [binder.source(item, 32) for item in _items(ins.operands[-1])]
+    _check_register_count(ins, shape, count, len(slots))
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        address = _lane_base(warp, base) + offset
+        rows = np.stack([spread(warp.regs[slot], 32) for slot in slots])
+        warp.cta.tmem.store(shape, count, address, warp.index, rows, unpack, half_split)
+
+    return operation
+
+
+def _items(operand):  # type: ignore[no-untyped-def]
+    return operand.items if isinstance(operand, Vector) else (operand,)
+
+
+def _check_register_count(ins: Instruction, shape: str, count: int, found: int) -> None:
+    wanted = register_count(shape, count)
+    if found != wanted:
+        raise Unsupported(f"{ins.mnemonic} with {found} registers, expected {wanted}")
+
+
+def _lane_base(warp: Warp, slot: int) -> int:
+    return warp.uniform(slot, "the tensor memory address of a warp")
+
+
+@instruction("tcgen05.wait", "tcgen05.fence")
+def ordering(ins: Instruction, binder: Binder) -> Operation:
+    """wait::ld, wait::st and the thread-sync fences: loads and stores happen at once here."""
+    check_modifiers(
+        ins,
+        "wait::ld",
+        "wait::st",
+        "sync",
+        "aligned",
+        "fence::before_thread_sync",
+        "fence::after_thread_sync",
+    )
+
+    def operation(warp: Warp) -> None:
+        return None
+
+    return operation
+
+
+for _prefix in (
+    "tcgen05.wait::ld",
+    "tcgen05.wait::st",
+    "tcgen05.fence::before_thread_sync",
+    "tcgen05.fence::after_thread_sync",
+):
+    instruction(_prefix)(ordering)
+
+
+# -- asynchronous operations ------------------------------------------------------------------------------
+
+
+@instruction("tcgen05.cp")
+def copy(ins: Instruction, binder: Binder) -> Operation:
+    """tcgen05.cp.cta_group.SHAPE[.multicast][.formats] [address], descriptor: shared to tensor memory."""
+    _, _, shape, *rest = ins.modifiers
+    multicast = next((word for word in rest if word.startswith("warpx")), None)
+    formats = ".".join(word for word in rest if word != multicast) or None
+    base, offset = binder.address(ins.operands[0])
+    descriptor = binder.source(ins.operands[1], 64)
+
+    def issue(warp: Warp, i: int) -> None:
+        address, word = lane(warp.regs[base], i) + offset, lane(warp.regs[descriptor], i)
+        ctas, counters = _pair(warp, ins), warp.cta.grid.counters
+
+        def perform() -> None:
+            started = time.perf_counter()
+            copy_to_tensor_memory(
+                ctas, shape=shape, multicast=multicast, address=address, descriptor=word, formats=formats
+            )
+            counters.scale_copies += 1
+            counters.tensor_core_seconds += time.perf_counter() - started
+
+        _post(warp, ins, i, perform)
+
+    return _per_lane(issue)
+
+
+def _per_lane(issue: Callable[[Warp, int], None]) -> Operation:
+    def operation(warp: Warp) -> None:
+        for i in warp.active_lanes():
+            issue(warp, i)
+
+    return operation
+
+
+@instruction("tcgen05.shift")
+def shift(ins: Instruction, binder: Binder) -> Operation:
+    check_modifiers(ins, "shift", "cta_group::1", "cta_group::2", "down")
+    base, offset = binder.address(ins.operands[0])
+
+    def issue(warp: Warp, i: int) -> None:
+        address, ctas = lane(warp.regs[base], i) + offset, _pair(warp, ins)
+        _post(warp, ins, i, lambda: shift_down(ctas, address=address))
+
+    return _per_lane(issue)
+
+
+@instruction("tcgen05.mma")
+def multiply(ins: Instruction, binder: Binder) -> Operation:
+    kind = next(word for word in ins.modifiers if word.startswith("kind::"))[len("kind::") :]
+    check_modifiers(
+        ins,
+        "mma",
+        "cta_group::1",
+        "cta_group::2",
+        f"kind::{kind}",
+        "block_scale",
+        *SCALE_VECTORS,
+        *COLLECTORS,
+    )
+    return _block_scaled(ins, binder, kind) if ins.has("block_scale") else _dense(ins, binder, kind)
+
+
+def _block_scaled(ins: Instruction, binder: Binder, kind: str) -> Operation:
+    """tcgen05.mma....block_scale [d], a, b, idesc, [scale a], [scale b], enable-input-d."""
+    scale_vec = next((SCALE_VECTORS[word] for word in ins.modifiers if word in SCALE_VECTORS), None)
+    if scale_vec is None:
+        scale_vec = {"mxf8f6f4": 1, "mxf4": 2}.get(kind)
+    if scale_vec is None:
+        raise Unsupported(f"{ins.mnemonic} without .scale_vec")
+    if isinstance(ins.operands[1], Address):
+        raise Unsupported(f"{ins.mnemonic} with A in tensor memory")
+    d, d_offset = binder.address(ins.operands[0])
+    a, b = (binder.source(operand, 64) for operand in ins.operands[1:3])
+    idesc = binder.source(ins.operands[3], 32)
+    (sfa, sfa_offset), (sfb, sfb_offset) = (binder.address(operand) for operand in ins.operands[4:6])
+    enable, flip = binder.predicate(ins.operands[6])
+    group = 2 if ins.has("cta_group::2") else 1
+
+    def issue(warp: Warp, i: int) -> None:
+        regs = warp.regs
+        ctas, counters = _pair(warp, ins), warp.cta.grid.counters
+        word = lane(regs[idesc], i)
+        arguments = {
+            "d_address": lane(regs[d], i) + d_offset,
+            "a_descriptor": lane(regs[a], i),
+            "b_descriptor": lane(regs[b], i),
+            "idesc": word,
+            "sfa_address": lane(regs[sfa], i) + sfa_offset,
+            "sfb_address": lane(regs[sfb], i) + sfb_offset,
+            "accumulate": bool((regs[enable] ^ flip) >> i & 1),
+        }
+
+        def perform() -> None:
+            started = time.perf_counter()
+            mma_block_scaled(ctas, kind=kind, scale_vec=scale_vec, **arguments)
+            counters.mma_instructions += 1
+            counters.mma_flops += mma_flops(word, kind, scale_vec, group)
+            counters.tensor_core_seconds += time.perf_counter() - started
+
+        _post(warp, ins, i, perform)
+
+    return _per_lane(issue)
+
+
+def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
+    """tcgen05.mma.kind [d], a, b, idesc[, {disabled lanes}], enable-input-d[, scale-input-d]."""
+    d, d_offset = binder.address(ins.operands[0])
+    a_in_tensor_memory = isinstance(ins.operands[1], Address)
+    a, a_offset = (
+        binder.address(ins.operands[1]) if a_in_tensor_memory else (binder.source(ins.operands[1], 64), 0)
+    )
+    b, idesc = binder.source(ins.operands[2], 64), binder.source(ins.operands[3], 32)
+    rest = list(ins.operands[4:])
+    disabled = (
+        [binder.source(item, 32) for item in rest.pop(0).items] if isinstance(rest[0], Vector) else None
+    )
+    enable, flip = binder.predicate(rest.pop(0))
+    scale = binder.source(rest[0], 32) if rest else None
+    group = 2 if ins.has("cta_group::2") else 1
+
+    def issue(warp: Warp, i: int) -> None:
+        regs = warp.regs
+        ctas, counters = _pair(warp, ins), warp.cta.grid.counters
+        word, operand = lane(regs[idesc], i), lane(regs[a], i) + a_offset
+        arguments = {
+            "d_address": lane(regs[d], i) + d_offset,
+            ("a_address" if a_in_tensor_memory else "a_descriptor"): operand,
+            "b_descriptor": lane(regs[b], i),
+            "idesc": word,
+            "accumulate": bool((regs[enable] ^ flip) >> i & 1),
+            "disable_lanes": None if disabled is None else [lane(regs[slot], i) for slot in disabled],
+            "scale_d": 0 if scale is None else lane(regs[scale], i),
+        }
+
+        def perform() -> None:
+            started = time.perf_counter()
+            mma_dense(ctas, kind=kind, **arguments)  # type: ignore[arg-type]
+            counters.mma_instructions += 1
+            counters.mma_flops += mma_flops(word, kind, None, group)
+            counters.tensor_core_seconds += time.perf_counter() - started
+
+        _post(warp, ins, i, perform)
+
+    return _per_lane(issue)
+
+
+@instruction("tcgen05.commit")
+def commit(ins: Instruction, binder: Binder) -> Operation:
+    """tcgen05.commit...[.multicast::cluster] [mbarrier][, mask]: one arrival when all earlier work is done."""
+    check_modifiers(
+        ins, "commit", "cta_group::1", "cta_group::2", "mbarrier::arrive::one", "shared::cluster",
+        "multicast::cluster", "b64",
+    )  # fmt: skip
+    base, offset = binder.address(ins.operands[0])
+    mask_slot = binder.source(ins.operands[1], 16) if ins.has("multicast::cluster") else None
+
+    def issue(warp: Warp, i: int) -> None:
+        address = lane(warp.regs[base], i) + offset
+        cluster, place = warp.cta.cluster, address & 0xFFFFFF
+        mask = None if mask_slot is None else lane(warp.regs[mask_slot], i) & 0xFFFF
+        ranks = [address >> 24] if mask is None else [rank for rank in range(16) if mask >> rank & 1]
+
+        def perform() -> None:
+            for rank in ranks:
+                cluster.live_cta(rank, ins.mnemonic).barrier(place).arrive()
+
+        _post(warp, ins, i, perform)
+
+    return _per_lane(issue)

@@ -1,0 +1,76 @@
+"""Instructions that edit tensor maps on the device (PTX ISA 9.7.9.27.1, 9.7.13.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from b200sim.faults import Unsupported
+from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.values import lane
+from b200sim.ptx.binder import Binder
+from b200sim.ptx.syntax import Instruction
+from b200sim.tma import descriptor
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+MAP_BYTES = 128
+
+
+def _map_bytes(warp: Warp, address: int, shared: bool, what: str) -> NDArray[np.uint8]:
+    if shared:
+        offset = warp.cta.offset(address, MAP_BYTES, what)
+        return warp.cta.smem[offset : offset + MAP_BYTES]
+    return warp.cta.grid.memory.view(address, MAP_BYTES, write=True)
+
+
+@instruction("tensormap.replace")
+def replace(ins: Instruction, binder: Binder) -> Operation:
+    """tensormap.replace.tile.FIELD.SPACE.b1024.TYPE [map], [ordinal,] value."""
+    mode, field, *rest = ins.modifiers[1:]
+    if mode != "tile":
+        raise Unsupported(ins.mnemonic)
+    shared = "shared::cta" in rest
+    base, offset = binder.address(ins.operands[0])
+    *ordinal, value = (binder.source(operand, 64) for operand in ins.operands[1:])
+
+    def operation(warp: Warp) -> None:
+        for i in warp.active_lanes():
+            raw = _map_bytes(warp, lane(warp.regs[base], i) + offset, shared, ins.mnemonic)
+            which = lane(warp.regs[ordinal[0]], i) if ordinal else None
+            descriptor.replace(raw, field, which, lane(warp.regs[value], i))
+
+    return operation
+
+
+@instruction("tensormap.cp_fenceproxy")
+def copy_and_fence(ins: Instruction, binder: Binder) -> Operation:
+    """tensormap.cp_fenceproxy.global.shared::cta... [dst], [src], 128: the warp copies the map, then releases it."""
+    check_modifiers(
+        ins, "cp_fenceproxy", "global", "shared::cta", "tensormap::generic", "release", "cta", "cluster", "gpu", "sys",
+        "sync", "aligned",
+    )  # fmt: skip
+    destination, destination_offset = binder.address(ins.operands[0])
+    source, source_offset = binder.address(ins.operands[1])
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        to = warp.uniform(destination, "the destination of a tensor map") + destination_offset
+        at = warp.cta.offset(warp.uniform(source, "a tensor map") + source_offset, MAP_BYTES, ins.mnemonic)
+        warp.cta.grid.memory.view(to, MAP_BYTES, write=True)[:] = warp.cta.smem[at : at + MAP_BYTES]
+
+    return operation
+
+
+@instruction("prefetch.tensormap", "prefetch.param.tensormap", "prefetch.const.tensormap")
+def prefetch(ins: Instruction, binder: Binder) -> Operation:
+    """A hint: fetches the descriptor early."""
+    binder.address(ins.operands[0])
+
+    def operation(warp: Warp) -> None:
+        return None
+
+    return operation

@@ -1,0 +1,73 @@
+"""Work that is asked now and done later: copies, matrix multiplications, their commits.
+
+An `AsyncOperation` waits in its cluster's `in_flight` list until the schedule picks it. Operations that
+name the same `pipe` happen in the order in which they were issued (tcgen05 mma, cp and commit of one
+thread, PTX ISA 9.7.16.6.2); all others may happen in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from b200sim.machine.waiting import Wait
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+
+@dataclass(eq=False)
+class AsyncOperation:
+    """`perform` does the work; `issuer` and `place` say who asked, for faults and traces."""
+
+    kind: str
+    perform: Callable[[], None]
+    issuer: Warp
+    place: str
+    pipe: Hashable = None
+    done: bool = False
+    then: list[Callable[[], None]] = field(default_factory=list)
+
+    def finish(self) -> None:
+        self.done = True
+        for callback in self.then:
+            callback()
+
+
+class BulkGroups(Wait):
+    """The bulk async-groups of a warp's threads (PTX ISA 9.7.9.25.3): commit_group closes, wait_group waits.
+
+    Each thread has groups of its own; lanes that issued together share entries here, with their lane mask.
+    """
+
+    def __init__(self, warp: Warp) -> None:
+        super().__init__()
+        self.warp = warp
+        self.open: list[tuple[int, AsyncOperation]] = []
+        self.groups: list[tuple[int, list[AsyncOperation]]] = []
+
+    def add(self, lanes: int, operation: AsyncOperation) -> None:
+        self.open.append((lanes, operation))
+        operation.then.append(self.wake)
+
+    def commit(self, lanes: int) -> None:
+        mine = [op for mask, op in self.open if mask & lanes]
+        self.open = [(mask, op) for mask, op in self.open if not mask & lanes]
+        while self.groups and self._finished(self.groups[0]):
+            self.groups.pop(0)
+        self.groups.append((lanes, mine))
+
+    def reached(self, lanes: int, newest_allowed: int) -> bool:
+        """Whether at most `newest_allowed` of the most recent groups of these lanes are incomplete."""
+        groups = [group for group in self.groups if group[0] & lanes]
+        must_be_done = groups[: len(groups) - newest_allowed] if newest_allowed else groups
+        return all(map(self._finished, must_be_done))
+
+    @staticmethod
+    def _finished(group: tuple[int, list[AsyncOperation]]) -> bool:
+        return all(operation.done for operation in group[1])
+
+    def describe(self) -> str:
+        pending = sum(not op.done for _, group in self.groups for op in group)
+        return f"bulk groups: {pending} copies of this thread have not finished"

@@ -1,0 +1,259 @@
+"""A kernel launch: clusters become resident on the simulated SMs, run, and make room for the next ones."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from b200sim.faults import Fault
+from b200sim.isa.registry import BLOCKED, EXITED
+from b200sim.isa.values import LANE_INDEX, Value
+from b200sim.machine.counters import Counters
+from b200sim.machine.cta import RESERVED_SHARED, Cluster, Cta
+from b200sim.machine.deadlock import deadlock_report
+from b200sim.machine.schedule import ProgramOrder, Schedule
+from b200sim.machine.waiting import MBarrier
+from b200sim.machine.warp import Warp
+from b200sim.ptx.binder import Constant
+
+if TYPE_CHECKING:
+    from b200sim.global_memory import GlobalMemory
+    from b200sim.ptx.program import Program
+
+SM_COUNT = 148
+SHARED_LIMIT = 227 * 1024  # dynamic + static shared memory of one CTA
+Triple = tuple[int, int, int]
+
+
+class Grid:
+    """One launch of `program`.
+
+    `parameter_base` is the host address of the parameter block. `clusters` restricts the run to these
+    cluster numbers (all by default), for running disjoint parts in several processes.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        memory: GlobalMemory,
+        *,
+        grid: Triple,
+        block: Triple,
+        cluster: Triple = (1, 1, 1),
+        shared_bytes: int = 0,
+        parameter_base: int = 0,
+        schedule: Schedule | None = None,
+        clusters: range | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.program = program
+        self.memory = memory
+        self.size = grid
+        self.block = block
+        self.cluster = cluster
+        self.threads_per_cta = block[0] * block[1] * block[2]
+        self.parameter_base = parameter_base
+        self.schedule = schedule or ProgramOrder()
+        self.deadline = deadline
+        self.counters = Counters()
+        self.shared_offsets, self.shared_end = self._place_shared(shared_bytes)
+        self._check_shape(shared_bytes)
+        self.waiting = deque(clusters if clusters is not None else range(self.cluster_count))
+        self.resident_limit = max(1, SM_COUNT // (cluster[0] * cluster[1] * cluster[2]))
+        self.resident: deque[int | Cluster] = deque()
+        self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
+
+    @property
+    def cluster_count(self) -> int:
+        (gx, gy, gz), (cx, cy, cz) = self.size, self.cluster
+        return (gx // cx) * (gy // cy) * (gz // cz)
+
+    # -- set-up ---------------------------------------------------------------------------------------
+
+    def _check_shape(self, shared_bytes: int) -> None:
+        for axis, (blocks, per_cluster) in enumerate(zip(self.size, self.cluster, strict=True)):
+            if blocks <= 0 or blocks % per_cluster:
+                raise Fault(
+                    "launch_shape",
+                    f"grid {self.size} is not a multiple of the cluster {self.cluster} in axis {'xyz'[axis]}",
+                )
+        if not 0 < self.threads_per_cta <= 1024:
+            raise Fault(
+                "launch_shape", f"block {self.block} has {self.threads_per_cta} threads, must be 1..1024"
+            )
+        if self.shared_end - RESERVED_SHARED > SHARED_LIMIT:
+            raise Fault(
+                "launch_shared",
+                f"{self.shared_end - RESERVED_SHARED} bytes of shared memory per CTA ({shared_bytes} dynamic); "
+                f"a B200 has {SHARED_LIMIT}",
+            )
+
+    def _place_shared(self, dynamic_bytes: int) -> tuple[dict[str, int], int]:
+        """Offsets of the `.shared` variables: static ones first, the extern array last."""
+        offsets: dict[str, int] = {}
+        end = RESERVED_SHARED
+        for variable in sorted(self.program.kernel.shared, key=lambda v: v.size == 0):
+            end = -(-end // variable.align) * variable.align
+            offsets[variable.name] = end
+            end += variable.size or dynamic_bytes
+        return offsets, max(end, RESERVED_SHARED + dynamic_bytes)
+
+    def new_warp(self, cta: Cta, index: int) -> Warp:
+        binder = self.program.binder
+        slots: list[Value | None] = [None] * binder.slot_count
+        for slot, constant in binder.constants.items():
+            slots[slot] = self._constant(constant, cta, index)
+        return Warp(cta, index, self.program, slots)
+
+    def _constant(self, constant: Constant, cta: Cta, warp: int) -> Value | None:
+        if constant.kind == "immediate":
+            return constant.value
+        if constant.kind == "parameter":
+            parameter = next(p for p in self.program.kernel.parameters if p.name == constant.name)
+            return self.parameter_base + parameter.offset + constant.value
+        if constant.kind == "shared":
+            return (cta.rank << 24) + self.shared_offsets[constant.name] + constant.value
+        if constant.kind == "special":
+            return self._special(constant.name, cta, warp)
+        return None
+
+    def _special(self, name: str, cta: Cta, warp: int) -> Value | None:
+        """Special registers (PTX ISA 10); those that change while the kernel runs are read by `mov`."""
+        register, _, axis = name.partition(".")
+        a = "xyz".find(axis) if axis else -1
+        if register == "%tid":
+            linear = LANE_INDEX + warp * 32
+            bx, by, _ = self.block
+            return (linear % bx, linear // bx % by, linear // (bx * by))[a].astype("u4")
+        fixed: dict[str, Value] = {
+            "%laneid": LANE_INDEX,
+            "%warpid": warp,
+            "%nwarpid": -(-self.threads_per_cta // 32),
+            "%smid": self.sm_of(cta),
+            "%nsmid": SM_COUNT,
+            "%cluster_ctarank": cta.rank,
+            "%cluster_nctarank": self.cluster[0] * self.cluster[1] * self.cluster[2],
+            "%dynamic_smem_size": self.shared_end - RESERVED_SHARED,
+            "%total_smem_size": self.shared_end - RESERVED_SHARED,
+            "%is_explicit_cluster": 0xFFFFFFFF,
+            "%lanemask_eq": 1 << LANE_INDEX,
+            "%lanemask_lt": (1 << LANE_INDEX.astype("u8")).astype("u4") - 1,
+        }
+        if register in fixed:
+            return fixed[register]
+        triples = {
+            "%ntid": self.block,
+            "%ctaid": cta.index,
+            "%nctaid": self.size,
+            "%nclusterid": tuple(g // c for g, c in zip(self.size, self.cluster, strict=True)),
+            "%clusterid": tuple(i // c for i, c in zip(cta.index, self.cluster, strict=True)),
+            "%cluster_ctaid": tuple(i % c for i, c in zip(cta.index, self.cluster, strict=True)),
+            "%cluster_nctaid": self.cluster,
+        }
+        return triples[register][a] if register in triples else None
+
+    def sm_of(self, cta: Cta) -> int:
+        """A plausible SM: clusters fill the SMs in order."""
+        per_cluster = self.cluster[0] * self.cluster[1] * self.cluster[2]
+        return (cta.cluster.number % self.resident_limit) * per_cluster + cta.rank
+
+    def first_cta(self, cluster_number: int) -> Triple:
+        (gx, gy, _), (cx, cy, cz) = self.size, self.cluster
+        nx, ny = gx // cx, gy // cy
+        return (cluster_number % nx * cx, cluster_number // nx % ny * cy, cluster_number // (nx * ny) * cz)
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def run(self) -> Counters:
+        """Run all clusters to their end. Raises `Fault` for an illegal act or a deadlock."""
+        started = time.perf_counter()
+        stuck = 0  # resident clusters in a row that could do nothing
+        self._admit()
+        while self.resident:
+            cluster = self.resident.popleft()
+            if not isinstance(cluster, Cluster):
+                cluster = Cluster(self, cluster, self.first_cta(cluster))
+            moved = self._run_cluster(cluster)
+            if cluster.live == 0:
+                self._retire(cluster)
+                self._admit()
+                stuck = 0
+                continue
+            self.resident.append(cluster)
+            stuck = 0 if moved else stuck + 1
+            if stuck > len(self.resident):
+                self._expire_waits()
+                stuck = 0
+        self.counters.seconds += time.perf_counter() - started
+        return self.counters
+
+    def _admit(self) -> None:
+        """Clusters start in order, as many as fit; only those not yet started can be cancelled."""
+        while self.waiting and len(self.resident) < self.resident_limit:
+            self.resident.append(self.waiting.popleft())
+
+    def cancel_next(self) -> Triple | None:
+        """Cluster launch control: take the next cluster that has not started; its first CTA, or None."""
+        return self.first_cta(self.waiting.popleft()) if self.waiting else None
+
+    def _run_cluster(self, cluster: Cluster) -> bool:
+        """Run one cluster until it is done, can do nothing, or has used its turn; whether anything happened."""
+        turn = 100_000
+        steps = 0
+        while steps < turn:
+            item = self.schedule.next(cluster)
+            if item is None:
+                break
+            steps += 1
+            if isinstance(item, Warp):
+                self._run_warp(cluster, item)
+            else:
+                try:
+                    item.perform()
+                except Fault as fault:
+                    raise fault.at(f"{item.issuer.name}, {item.place}") from None
+                item.finish()
+            if steps % 256 == 0:
+                self._check_deadline()
+            if cluster.live == 0 and not cluster.in_flight:
+                break
+        self.clock += steps
+        cluster.steps += steps
+        return steps > 0
+
+    def _run_warp(self, cluster: Cluster, warp: Warp) -> None:
+        before = warp.executed
+        outcome = warp.run()
+        self.counters.warp_instructions += warp.executed - before
+        if outcome == EXITED:
+            cluster.live -= 1
+            cluster.barrier.leave()
+        elif outcome != BLOCKED:
+            cluster.runnable.append(warp)
+            self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise Fault("time_limit", "the simulation's time limit has passed; the kernel was still running")
+
+    def _retire(self, cluster: Cluster) -> None:
+        for cta in cluster.ctas:
+            cta.tmem.check_leaks()
+
+    # -- nothing can run ------------------------------------------------------------------------------
+
+    def _expire_waits(self) -> None:
+        """Everything is blocked. A try_wait may answer false after its time limit, so let each do so once;
+        if every warp then stands where it stood and nothing was issued, nothing ever will be: deadlock.
+        """
+        clusters = [c for c in self.resident if isinstance(c, Cluster)]
+        stood = [(warp, warp.pc) for cluster in clusters for warp in cluster.all_warps() if warp.blocked_on]
+        for warp, _ in stood:
+            if isinstance(warp.blocked_on, MBarrier):
+                warp.blocked_on.forget(warp)
+                warp.wait_expired = True
+                self._run_warp(warp.cta.cluster, warp)
+        moved = any(cluster.in_flight or cluster.runnable for cluster in clusters)
+        if not moved and all(warp.blocked_on and warp.pc == pc for warp, pc in stood):
+            raise Fault("deadlock", deadlock_report(clusters))

@@ -1,0 +1,222 @@
+"""One warp: 32 lanes, a register file, and the PC of every lane.
+
+Lanes that diverge become fragments, each a block number and a lane mask. The fragment with the smallest
+block number runs; fragments that meet at a block join. A write by some of the lanes must keep the old value
+of the others only if one of them may still read it: that is what liveness is for, and why a value that is
+the same for all lanes mostly stays a plain int even in code that one elected lane runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.faults import Fault
+from b200sim.isa.registry import BLOCKED, EXITED, YIELDED, Operation
+from b200sim.isa.values import FULL, Value, lane_array, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from b200sim.machine.cta import Cta
+    from b200sim.machine.waiting import Wait
+    from b200sim.ptx.program import Block, Program
+
+QUANTUM = 100_000  # instructions after which a warp that never blocks gives way
+
+
+class Warp:
+    """Warp `index` of `cta`, with its slots already holding their constants."""
+
+    def __init__(self, cta: Cta, index: int, program: Program, slots: list[Value | None]) -> None:
+        self.cta = cta
+        self.index = index
+        self.program = program
+        self.regs: list[Value] = slots  # type: ignore[assignment]  # None until first written
+        lanes = min(32, cta.thread_count - 32 * index)
+        self.alive = FULL if lanes == 32 else (1 << lanes) - 1
+        self.mask = self.alive
+        self.pc = 0
+        self.waiting: list[tuple[int, int]] = []  # other fragments: (block, lane mask), smallest block first
+        self.keep = 0  # slots that some waiting fragment may still read
+        self.put: Callable[[int, Value], None] = self.regs.__setitem__
+        self.executed = 0
+        self.blocked_on: Wait | None = None
+        self.wait_expired = False  # the time limit of a try_wait has passed: answer, do not block
+        self.bulk_groups = cta.new_bulk_groups(self)
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until the warp blocks, exits or has used its quantum; returns BLOCKED, EXITED or YIELDED."""
+        blocks = self.program.blocks
+        pc = self.pc
+        limit = self.executed + QUANTUM
+        operation: Callable[..., object] | None = None
+        block = blocks[pc]
+        try:
+            while True:
+                block = blocks[pc]
+                for operation in block.operations:
+                    operation(self)
+                operation = block.end
+                self.executed += block.size
+                following = block.end(self)
+                if following < 0:
+                    if following == BLOCKED:
+                        self.executed -= block.size  # it will run again
+                        self.pc = pc
+                        return BLOCKED
+                    following, outcome = self._leave(following, pc)
+                    if outcome:
+                        return outcome
+                pc = following
+                if self.waiting and (pc >= self.waiting[0][0]):
+                    pc = self._reconverge(pc)
+                if self.executed >= limit:
+                    self.pc = pc
+                    return YIELDED
+        except Fault as fault:
+            raise fault.at(self._place(block, operation)) from None
+        except TypeError as error:
+            if not self._reads_nothing(block, operation):
+                raise
+            message = f"a register is read before anything was written to it ({error})"
+            raise Fault("uninitialised_register", message).at(self._place(block, operation)) from None
+
+    def _leave(self, following: int, pc: int) -> tuple[int, int]:
+        """After EXITED or YIELDED: the next block, and what `run` returns (0 to go on)."""
+        if following == YIELDED:
+            self.pc = pc + 1
+            if self.waiting and self.pc >= self.waiting[0][0]:
+                self.pc = self._reconverge(self.pc)
+            return 0, YIELDED
+        self.alive &= ~self.mask
+        if not self.waiting:
+            return 0, EXITED
+        next_pc, self.mask = self.waiting.pop(0)
+        self._fragments_changed()
+        return next_pc, 0
+
+    def _reads_nothing(self, block: Block, operation: Callable[..., object] | None) -> bool:
+        if operation is None:
+            return False
+        ins = block.instruction_of(operation)
+        usage = block.usages[block.instructions.index(ins)]
+        return any(self.regs[slot] is None for slot in usage.reads)
+
+    # -- divergence -----------------------------------------------------------------------------------
+
+    def diverge(self, taken: int, target: int, fall_through: int) -> int:
+        """Split: the lanes of `taken` go to `target`, the rest of the active ones fall through."""
+        rest = self.mask & ~taken
+        if target < fall_through:
+            first, first_mask, other = target, taken, (fall_through, rest)
+        else:
+            first, first_mask, other = fall_through, rest, (target, taken)
+        self.waiting.append(other)
+        self.waiting.sort()
+        self.mask = first_mask
+        self._join_equal()
+        self._fragments_changed()
+        return first
+
+    def _reconverge(self, pc: int) -> int:
+        """Make the fragment with the smallest block number the running one, joined with all that stand there."""
+        self.waiting.append((pc, self.mask))
+        self.waiting.sort()
+        pc, self.mask = self.waiting.pop(0)
+        while self.waiting and self.waiting[0][0] == pc:
+            self.mask |= self.waiting.pop(0)[1]
+        self._fragments_changed()
+        return pc
+
+    def _join_equal(self) -> None:
+        joined: dict[int, int] = {}
+        for block, mask in self.waiting:
+            joined[block] = joined.get(block, 0) | mask
+        self.waiting = sorted(joined.items())
+
+    def _fragments_changed(self) -> None:
+        if not self.waiting:
+            self.keep = 0
+            self.put = self.regs.__setitem__
+            return
+        keep = 0
+        for block, _ in self.waiting:
+            keep |= self.program.blocks[block].live_in
+        self.keep = keep
+        self.put = self._merge_live
+
+    def _merge_live(self, slot: int, value: Value) -> None:
+        if (self.keep >> slot) & 1:
+            self._merge(slot, value)
+        else:
+            self.regs[slot] = value
+
+    def _merge(self, slot: int, value: Value) -> None:
+        """Write the active lanes only."""
+        old = self.regs[slot]
+        bits = self.program.binder.bits[slot]
+        if old is None:
+            self.regs[slot] = value
+        elif bits == 1:
+            self.regs[slot] = (old & ~self.mask) | (value & self.mask)
+        elif bits == 128:
+            lanes = [value if self.mask >> i & 1 else old for i in range(32)]
+            self.regs[slot] = value if all(x == value for x in lanes) else np.array(lanes, object)
+        elif type(old) is int and type(value) is int and old == value:
+            pass
+        else:
+            self.regs[slot] = np.where(lane_array(self.mask), spread(value, bits), spread(old, bits))
+
+    def run_masked(self, operation: Operation, mask: int) -> None:
+        """Run one guarded operation for some of the active lanes."""
+        saved = self.mask, self.put
+        self.mask, self.put = mask, self._merge
+        try:
+            operation(self)
+        finally:
+            self.mask, self.put = saved
+
+    # -- what operations ask --------------------------------------------------------------------------
+
+    def require_all_lanes(self, what: str) -> None:
+        """`.aligned` instructions need every thread of the warp that has not exited."""
+        if self.mask != self.alive:
+            raise Fault(
+                "divergent_aligned",
+                f"{what} needs all lanes of the warp to execute it together; active lanes are {self.mask:#010x} "
+                f"of {self.alive:#010x}",
+            )
+
+    def uniform(self, slot: int, what: str) -> int:
+        """A value that must be the same in all active lanes."""
+        value = self.regs[slot]
+        if type(value) is int:
+            return value
+        active = value[lane_array(self.mask)]  # type: ignore[index]
+        first = int(active[0])
+        if not (active == first).all():
+            raise Fault(
+                "not_uniform", f"{what} must be the same in all active lanes, found {active.tolist()}"
+            )
+        return first
+
+    def active_lanes(self) -> list[int]:
+        return [i for i in range(32) if self.mask >> i & 1]
+
+    # -- places ---------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return f"{self.cta.name} warp {self.index}"
+
+    def _place(self, block: Block, operation: Callable[..., object] | None) -> str:
+        place = block.instruction_of(operation).place() if operation else "?"
+        return f"{self.name}, {place}"
+
+    def current_place(self) -> str:
+        """Where a blocked warp stands."""
+        return f"{self.name}, {self.program.blocks[self.pc].instructions[0].place()}"

@@ -1,0 +1,192 @@
+"""A kernel decoded for execution: basic blocks of bound operations, and liveness for divergent warps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import b200sim.isa.families  # noqa: F401  (fills the registry)
+from b200sim.faults import Unsupported
+from b200sim.isa.registry import Operation, Terminator, decode, decode_terminator, is_terminator
+from b200sim.ptx.binder import Binder, Usage
+from b200sim.ptx.syntax import Instruction, Kernel, Register
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+
+@dataclass
+class Block:
+    """Instructions that run one after the other, and what ends them.
+
+    A block that ends in something that may block holds nothing else, so that a woken warp can simply run
+    the whole block again. `live_in` has bit s set if slot s may be read from here on before it is written.
+    """
+
+    operations: list[Operation]
+    end: Terminator
+    instructions: list[Instruction]  # of the operations, then of the terminator (if it is an instruction)
+    successors: list[int]
+    live_in: int = 0
+    usages: list[Usage] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.instructions)
+
+    def instruction_of(self, operation: Callable[..., object]) -> Instruction:
+        """The instruction behind an operation of this block (the first one for a plain fall-through)."""
+        for candidate, ins in zip((*self.operations, self.end), self.instructions, strict=False):
+            if candidate is operation:
+                return ins
+        return self.instructions[-1]
+
+
+class Program:
+    """One kernel, ready to run. Blocks are numbered in program order, so a smaller number is a smaller PC."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.binder = Binder(kernel)
+        self.blocks = _Decoder(kernel, self.binder).blocks()
+        _solve_liveness(self.blocks)
+
+    def opcodes(self) -> set[str]:
+        """Every mnemonic in the program."""
+        return {ins.mnemonic for block in self.blocks for ins in block.instructions}
+
+
+class _Decoder:
+    def __init__(self, kernel: Kernel, binder: Binder) -> None:
+        self.kernel = kernel
+        self.binder = binder
+        self.branch_around: dict[int, str] = {}  # index of a guarded terminator -> label after it
+
+    def blocks(self) -> list[Block]:
+        instructions, labels = self._without_guarded_terminators()
+        starts = self._block_starts(instructions, labels)
+        numbers = {start: number for number, start in enumerate(starts)}
+        self.binder.block_of_label = {name: numbers[index] for name, index in labels.items()}
+        bounds = [*starts, len(instructions)]
+        return [
+            self._block(instructions[a:b], n)
+            for n, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
+        ]
+
+    def _without_guarded_terminators(self) -> tuple[list[Instruction], dict[str, int]]:
+        """`@p wait` becomes `@!p bra next; wait; next:`, so that only branches diverge."""
+        instructions: list[Instruction] = []
+        new_index: list[int] = []
+        labels: dict[str, int] = {}
+        for ins in self.kernel.instructions:
+            new_index.append(len(instructions))
+            if ins.guard is not None and ins.opcode != "bra" and is_terminator(ins):
+                around = f"around {ins.line}.{len(instructions)}"
+                negated = Register(ins.guard.name, not ins.guard.negated)
+                instructions.append(
+                    Instruction("bra", (), (), negated, ins.line, ins.source, ins.text, target=around)
+                )
+                ins = Instruction(
+                    ins.opcode, ins.modifiers, ins.operands, None, ins.line, ins.source, ins.text
+                )
+                labels[around] = len(instructions) + 1
+            instructions.append(ins)
+        new_index.append(len(instructions))
+        labels.update({name: new_index[index] for name, index in self.kernel.labels.items()})
+        if not instructions or instructions[-1].opcode not in ("ret", "exit", "trap", "bra"):
+            instructions.append(Instruction("ret", (), (), None, 0, None, "end of kernel"))
+        return instructions, labels
+
+    def _block_starts(self, instructions: list[Instruction], labels: dict[str, int]) -> list[int]:
+        starts = {0, *(index for index in labels.values())}
+        for index, ins in enumerate(instructions):
+            if is_terminator(ins):
+                starts.add(index + 1)
+                if ins.opcode not in ("bra", "ret", "exit"):
+                    starts.add(index)  # what may block stands alone
+        return sorted(start for start in starts if start < len(instructions))
+
+    def _block(self, instructions: list[Instruction], number: int) -> Block:
+        self.binder.next_block = number + 1
+        operations, usages = [], []
+        *plain, last = instructions
+        for ins in plain:
+            operations.append(self._operation(ins, usages))
+        if is_terminator(last):
+            usage = self.binder.begin()
+            end = decode_terminator(last, self.binder)
+            usages.append(usage)
+        else:
+            operations.append(self._operation(last, usages))
+            end = _fall_through(number + 1)
+        return Block(operations, end, instructions, self._successors(last, number), usages=usages)
+
+    def _operation(self, ins: Instruction, usages: list[Usage]) -> Operation:
+        usage = self.binder.begin()
+        operation = decode(ins, self.binder)
+        if ins.guard is not None:
+            slot, flip = self.binder.predicate(ins.guard)
+            usage.reads |= usage.writes  # lanes that are switched off keep the old value
+            operation = _guarded(operation, slot, flip)
+        usages.append(usage)
+        return operation
+
+    def _successors(self, last: Instruction, number: int) -> list[int]:
+        if last.opcode in ("ret", "exit", "trap"):
+            return []
+        if last.opcode == "bra":
+            if last.target not in self.binder.block_of_label:
+                raise Unsupported(f"branch to unknown label {last.target}").at(last.place())
+            target = self.binder.block_of_label[last.target]
+            return [target] if last.guard is None else [target, number + 1]
+        return [number + 1]
+
+
+def _fall_through(target: int) -> Terminator:
+    def end(warp: Warp) -> int:
+        return target
+
+    return end
+
+
+def _guarded(operation: Operation, slot: int, flip: int) -> Operation:
+    def guarded(warp: Warp) -> None:
+        active = (warp.regs[slot] ^ flip) & warp.mask
+        if active == warp.mask:
+            operation(warp)
+        elif active:
+            warp.run_masked(operation, active)
+
+    return guarded
+
+
+def _solve_liveness(blocks: list[Block]) -> None:
+    """Backward dataflow over slots, as bit sets: live_in = use | (live_out & ~define)."""
+    use, define = [], []
+    for block in blocks:
+        used = defined = 0
+        for usage in reversed(block.usages):
+            writes = _bits(usage.writes)
+            used = (used & ~writes) | _bits(usage.reads)
+            defined |= writes
+        use.append(used)
+        define.append(defined)
+    changed = True
+    while changed:
+        changed = False
+        for number in range(len(blocks) - 1, -1, -1):
+            live_out = 0
+            for successor in blocks[number].successors:
+                live_out |= blocks[successor].live_in
+            live_in = use[number] | (live_out & ~define[number])
+            if live_in != blocks[number].live_in:
+                blocks[number].live_in = live_in
+                changed = True
+
+
+def _bits(slots: set[int]) -> int:
+    bits = 0
+    for slot in slots:
+        bits |= 1 << slot
+    return bits
