@@ -106,7 +106,7 @@ _SIZE_RULES = {
 }
 _OFFICIAL_FIELDS = {"m", "n", "k", "g", "seed"}
 _LINE_FIELDS = _OFFICIAL_FIELDS | {"distribution"}
-_ENTRY_FIELDS = _LINE_FIELDS | {"name", "kind", "speed_of_light_us", "limits", "why"}
+_ENTRY_FIELDS = _LINE_FIELDS | {"name", "kind", "speed_of_light_us", "limits", "why", "origin"}
 
 
 def _is_int(value: object) -> bool:
@@ -174,6 +174,11 @@ class _Entry:
             raise self.error("limits", f"got {raw!r}, expected a mapping with the key seconds")
         return Limits(seconds=self.positive("limits.seconds", raw.get("seconds")))
 
+    def check_origin(self) -> None:
+        """`origin` is for readers (where the sizes come from); it only has to be a mapping."""
+        if not isinstance(self.fields.get("origin", {}), Mapping):
+            raise self.error("origin", f"got {self.fields['origin']!r}, expected a mapping")
+
     def groups(self, m: int | tuple[int, ...], others: dict[str, int | tuple[int, ...]]) -> int:
         """g: stated, or the length of m; every list must have that length."""
         count = self.fields.get("g", len(m) if isinstance(m, tuple) else 1)
@@ -187,6 +192,7 @@ class _Entry:
     def case(self, default_name: str, default_kind: str = "test") -> Case:
         m, n, k = self.sizes("m"), self.sizes("n"), self.sizes("k")
         g = self.groups(m, {"n": n, "k": k})
+        self.check_origin()
 
         def spread(sizes: int | tuple[int, ...]) -> tuple[int, ...]:
             return sizes if isinstance(sizes, tuple) else (sizes,) * g
