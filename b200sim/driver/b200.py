@@ -1,9 +1,9 @@
 """The figures a program reads from a B200: what `cudaDeviceGetAttribute` and `torch.cuda` report.
 
-Sources: CUDA C++ Programming Guide, tables of technical specifications for compute capability 10.0; NVIDIA B200
-data sheet; the L2 size, the boost clock and the GPC map are measurements published by third parties. How many SMs
-a GPC has differs from chip to chip: `GPC_SMS` is one seen configuration, and with it what
-`max_active_clusters` answers is one legal answer, not the only one.
+Sources: CUDA C++ Programming Guide, technical specifications for compute capability 10.0; NVIDIA B200
+data sheet; the L2 size, the boost clock and the GPC map are measurements published by third parties. How
+many SMs a GPC has differs from chip to chip: `GPC_SMS` is one configuration that was seen, and what
+`max_active_clusters` answers is one legal answer.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ ATTRIBUTES: dict[int, int] = {
 
 
 def max_active_clusters(cluster_ctas: int) -> int:
-    """How many clusters of `cluster_ctas` CTAs run at a time with one CTA per SM: a cluster stays in one GPC."""
+    """How many clusters of `cluster_ctas` CTAs run at a time, one CTA per SM; a cluster stays in one GPC."""
     return sum(sms // cluster_ctas for sms in GPC_SMS)

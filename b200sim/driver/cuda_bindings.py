@@ -1,7 +1,7 @@
 """`cuda.bindings.driver` and `cuda.bindings.runtime` as a process with one B200 sees them.
 
 Queries, contexts, streams and synchronisation answer; everything runs in program order, so synchronising is
-immediate and the only stream handle is 0. Every other `cu*` function raises Unsupported with its name, so that
+immediate and the only stream handle is 0. Every other `cu*` function raises Unsupported with its name, so
 nothing reaches a real driver by accident.
 """
 
@@ -36,14 +36,14 @@ def _patch_module(patches: Patches, module: Any, functions: dict[str, Callable[.
 
 def _unsupported(name: str) -> Callable[..., Any]:
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
-        raise Unsupported(
-            f"{name} is not part of the simulated B200; allocate with torch, launch with CuTe-DSL"
-        )
+        if "Event" in name:
+            raise Unsupported(f"the simulated B200 has no clock: {name} has nothing to measure")
+        raise Unsupported(f"{name} is not simulated: allocate with torch and launch with CuTe-DSL")
 
     return refuse
 
 
-def _attribute(success: Any, invalid: Any) -> Callable[..., Any]:
+def _attribute(success: Any) -> Callable[..., Any]:
     def get_attribute(attribute: Any, _device: Any = 0) -> tuple[Any, int]:
         number = int(attribute)
         if number not in b200.ATTRIBUTES:
@@ -67,7 +67,7 @@ def _driver_functions() -> dict[str, Callable[..., Any]]:
     def error_text(error: Any) -> tuple[Any, bytes]:
         return ok, driver.CUresult(error).name.encode()
 
-    functions = {
+    functions: dict[str, Callable[..., Any]] = {
         "cuInit": _always(ok),
         "cuDriverGetVersion": _always(ok, b200.DRIVER_VERSION),
         "cuGetErrorName": error_text,
@@ -76,7 +76,7 @@ def _driver_functions() -> dict[str, Callable[..., Any]]:
         "cuDeviceGetCount": _always(ok, 1),
         "cuDeviceGetName": lambda length, _device: (ok, b200.NAME.encode()[:length]),
         "cuDeviceTotalMem": _always(ok, b200.GLOBAL_BYTES),
-        "cuDeviceGetAttribute": _attribute(ok, driver.CUresult.CUDA_ERROR_INVALID_VALUE),
+        "cuDeviceGetAttribute": _attribute(ok),
         "cuDeviceComputeCapability": _always(ok, *b200.COMPUTE_CAPABILITY),
         "cuMemGetInfo": _always(ok, b200.GLOBAL_BYTES, b200.GLOBAL_BYTES),
     }
@@ -98,7 +98,7 @@ def _runtime_functions() -> dict[str, Callable[..., Any]]:
         "cudaGetDeviceCount": _always(ok, 1),
         "cudaGetDevice": _always(ok, 0),
         "cudaDriverGetVersion": _always(ok, b200.DRIVER_VERSION),
-        "cudaDeviceGetAttribute": _attribute(ok, runtime.cudaError_t.cudaErrorInvalidValue),
+        "cudaDeviceGetAttribute": _attribute(ok),
         "cudaMemGetInfo": _always(ok, b200.GLOBAL_BYTES, b200.GLOBAL_BYTES),
     }
     for name in ("cudaSetDevice", "cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaStreamDestroy"):

@@ -4,10 +4,11 @@ The only module that knows CuTe-DSL's insides (nvidia-cutlass-dsl 4.5 to 4.8). W
 
 - `base_dsl.compiler.Compiler.compile(module, pipeline, …)` lowers a module to a cubin; the pipeline option
   `dump-ptx-path='P'` leaves the PTX as `P.<arch>.ptx` (it ends in a NUL byte).
-- `Compiler.jit(module, …)` wraps the lowered module in an MLIR ExecutionEngine. Its host code reaches CUDA through
-  functions that `libcute_dsl_runtime.so` implements over the driver (`_cudaLibraryLoadData`,
+- `Compiler.jit(module, …)` wraps the lowered module in an MLIR ExecutionEngine. Its host code reaches CUDA
+  through functions that `libcute_dsl_runtime.so` implements over the driver (`_cudaLibraryLoadData`,
   `_cudaLaunchKernelEx`, …). Built without that library, the engine takes the functions below instead.
-- `JitExecutor.run_compiled_program` is the one place every call of a compiled function passes.
+- `CudaDialectJitCompiledFunction.to` loads the kernels of a compiled function on its first call;
+  `JitExecutor.run_compiled_program` is where every call of it passes.
 - The DSL singletons read their environment once, into `envar`.
 
 The functions given to engines serve whichever simulated device is active when they are called, so a function
@@ -100,7 +101,7 @@ def cutedsl_launches_into(on_launch: OnLaunch) -> Iterator[None]:
         patches.restore()
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # What is replaced
 
 
@@ -108,6 +109,7 @@ def _patch_dsl(patches: Patches, session: _Session) -> None:
     import cutlass.cute
     import cutlass.utils
     from cutlass.base_dsl import compiler, dsl, env_manager, jit_executor
+    from cutlass.cutlass_dsl import cuda_jit_executor
 
     for instance in list(dsl.DSLSingletonMeta._instances.values()):
         _configure(patches, instance.envar)
@@ -118,11 +120,13 @@ def _patch_dsl(patches: Patches, session: _Session) -> None:
     patches.set(compiler.Compiler, "compile", _capturing_compile(session, compiler.Compiler.compile))
     patches.set(compiler.Compiler, "jit", _engine_without_driver(session))
     patches.set(compiler.CompileOptions, "enable_tvm_ffi", property(_no_tvm_ffi))
-    patches.set(
-        jit_executor.JitExecutor,
-        "run_compiled_program",
-        _reraising(session, jit_executor.JitExecutor.run_compiled_program),
-    )
+    for owner, name in (
+        (jit_executor.JitExecutor, "run_compiled_program"),
+        (cuda_jit_executor.CudaDialectJitCompiledFunction, "to"),
+    ):
+        patches.set(owner, name, _reraising(session, getattr(owner, name)))
+    function = cuda_jit_executor.CudaDialectJitCompiledFunction
+    patches.set(function, "_load_cuda_library", _keeping_no_library(function._load_cuda_library))
     patches.set(cutlass.utils.HardwareInfo, "get_max_active_clusters", _get_max_active_clusters)
 
 
@@ -178,7 +182,7 @@ def _capturing_compile(session: _Session, original: Callable[..., Any]) -> Calla
 
 
 def _dump_ptx_into(pipeline: str, path: str) -> tuple[str, str]:
-    """The pipeline that dumps PTX to `path`, and the path the submission itself asked for ("" when it did not)."""
+    """The pipeline that dumps PTX to `path`, and the path the submission asked for ("" when it did not)."""
     option = re.search(r"dump-ptx-path='([^']*)'", pipeline)
     if option:
         return pipeline.replace(option[0], f"dump-ptx-path='{path}'"), option[1]
@@ -212,20 +216,31 @@ def _undefined_functions(module: Any) -> list[str]:
 
 def _reraising(session: _Session, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def run_compiled_program(self: Any, exe_args: Any) -> Any:
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         session.error = None
         try:
-            return original(self, exe_args)
+            return original(self, *args, **kwargs)
         finally:
             # Replaces the DSL's own error, which only says that a launch failed.
             error, session.error = session.error, None
             if error is not None:
                 raise error.with_traceback(error.__traceback__) from None
 
-    return run_compiled_program
+    return run
 
 
-# ---------------------------------------------------------------------------------------------------------------
+def _keeping_no_library(original: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Load the kernels, but leave the compiled function no library handle to give to a real driver later."""
+
+    @functools.wraps(original)
+    def load_cuda_library(self: Any) -> list[Any]:
+        original(self)
+        return []
+
+    return load_cuda_library
+
+
+# ----------------------------------------------------------------------------------------------------
 # The CUDA runtime under the host code
 
 _I32, _PTR = ctypes.c_int32, ctypes.c_void_p

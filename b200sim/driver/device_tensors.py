@@ -1,12 +1,14 @@
 """Which torch storages are device memory, and where that memory is.
 
-The simulated GPU's global memory is host memory: a device tensor is a CPU tensor whose storage is registered here
-and in the simulator's table of allocations. Memory that this module allocates is aligned as `cudaMalloc` aligns
-it, and lies between unregistered gaps, so that a kernel that overruns a tensor leaves every known allocation.
+The simulated GPU's global memory is host memory: a device tensor is a CPU tensor whose storage is
+registered here and in the simulator's table of allocations. Memory that this module allocates is aligned
+as `cudaMalloc` aligns it, and lies between unregistered gaps, so a kernel that overruns a tensor leaves
+every known allocation.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
 import weakref
 from pathlib import Path
@@ -30,7 +32,7 @@ class MemoryRegistry(Protocol):
 
 
 class DeviceTensors:
-    """The device memory of one simulated GPU, kept by storage: all views of a device tensor are device tensors."""
+    """The device memory of one simulated GPU, by storage: a view of a device tensor is a device tensor."""
 
     def __init__(self, registry: MemoryRegistry) -> None:
         self._registry = registry
@@ -43,7 +45,8 @@ class DeviceTensors:
     def adopt(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Make the memory of a CPU tensor device memory, where it is; returns the tensor.
 
-        Host allocations are aligned to 64 bytes only and have neighbours: prefer `to_device` where a copy will do.
+        Host allocations are aligned to 64 bytes only and have neighbours: `to_device` is better where a copy
+        will do.
         """
         with torch._C.DisableTorchFunction():
             storage = tensor.untyped_storage()
@@ -93,8 +96,10 @@ class DeviceTensors:
 
 
 def aligned_memory(nbytes: int) -> torch.Tensor:
-    """`nbytes` poisoned bytes at a multiple of ALIGNMENT, with GAP bytes on both sides that belong to no one else."""
-    raw = np.full(nbytes + ALIGNMENT + 2 * GAP, POISON, dtype=np.uint8)
+    """`nbytes` poisoned bytes at a multiple of ALIGNMENT, with GAP bytes of no one else's on both sides."""
+    # Shared pages: the simulator may fork to run clusters side by side, and their stores must be seen.
+    raw = np.frombuffer(mmap.mmap(-1, nbytes + ALIGNMENT + 2 * GAP), dtype=np.uint8)
+    raw.fill(POISON)
     start = -(raw.ctypes.data + GAP) % ALIGNMENT + GAP
     return torch.from_numpy(raw[start : start + nbytes])
 
@@ -122,7 +127,7 @@ def _has_storage(tensor: torch.Tensor) -> bool:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """No holes and no overlaps: the elements fill `numel` consecutive places in some order of the dimensions."""
+    """No holes and no overlaps: in some order of the dimensions the elements fill consecutive places."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:

@@ -1,8 +1,8 @@
 """One kernel launch as the host code asked for it, decoded from the arguments of `cudaLaunchKernelEx`.
 
-Layout of `cudaLaunchConfig_t` (driver_types.h): grid 3×u32 at 0, block 3×u32 at 12, dynamic shared memory u64 at
-24, stream at 32, attribute pointer at 40, attribute count u32 at 48. An attribute is 72 bytes: id u32 at 0, a
-64-byte value at 8.
+Layout of `cudaLaunchConfig_t` (driver_types.h): grid 3×u32 at 0, block 3×u32 at 12, dynamic shared memory
+u64 at 24, stream at 32, attribute pointer at 40, attribute count u32 at 48. An attribute is 72 bytes: id
+u32 at 0, a 64-byte value at 8.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Parameter:
 class Launch:
     """A launch: PTX text, entry name, dimensions in CTAs and threads, dynamic shared memory in bytes.
 
-    `args` holds the host address of every parameter's value, in the order of the entry's `.param`s. The memory
-    belongs to the host code that launches and is valid only while the launch is being handled.
+    `args` holds the host address of every parameter's value, in the order of the entry's `.param`s. The
+    memory belongs to the host code that launches and is valid only while the launch is being handled.
     """
 
     ptx: str
@@ -111,6 +111,7 @@ _PARAMETER = re.compile(
     r"(?:\s+\.ptr(?:\s+\.\w+)*?(?:\s+\.align\s+\d+)?)?"
     r"\s+(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?"
 )
+_REQUIRED_BLOCK = re.compile(r"\.reqntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _TARGET = re.compile(r"^\.target\s+(\w+)", re.MULTILINE)
 
 
@@ -127,6 +128,18 @@ def entry_parameters(ptx: str, entry: str) -> tuple[Parameter, ...]:
             return tuple(_parameter(part) for part in declarations.split(",")) if declarations else ()
     names = [match["name"] for match in _ENTRY.finditer(ptx)]
     raise Fault("no_such_kernel", f"the PTX has no entry {entry}; it has {', '.join(names) or 'none'}")
+
+
+@lru_cache(maxsize=256)
+def required_block(ptx: str, entry: str) -> Dim3 | None:
+    """The block size that the entry was compiled for (`.reqntid`, PTX ISA 11.4.3), if it names one."""
+    for match in _ENTRY.finditer(ptx):
+        if match["name"] == entry:
+            directive = _REQUIRED_BLOCK.search(ptx, match.end(), ptx.index("{", match.end()))
+            if directive:
+                x, y, z = (int(size or 1) for size in directive.groups())
+                return x, y, z
+    return None
 
 
 def _parameter(declaration: str) -> Parameter:
@@ -155,6 +168,9 @@ def _check_dimensions(launch: Launch) -> None:
     threads = launch.block[0] * launch.block[1] * launch.block[2]
     if threads > b200.MAX_THREADS_PER_BLOCK:
         _refuse(launch, f"block {launch.block} has {threads} threads, at most {b200.MAX_THREADS_PER_BLOCK}")
+    required = required_block(launch.ptx, launch.entry)
+    if required and launch.block != required:
+        _refuse(launch, f"block {launch.block}, the kernel is compiled for {required}")
     ctas = launch.cluster[0] * launch.cluster[1] * launch.cluster[2]
     if not 1 <= ctas <= b200.MAX_CLUSTER_CTAS:
         _refuse(launch, f"cluster {launch.cluster} has {ctas} CTAs, at most {b200.MAX_CLUSTER_CTAS}")

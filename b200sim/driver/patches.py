@@ -15,7 +15,7 @@ class Patches:
         self._undo: list[Callable[[], None]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace `owner.name`; an attribute that only the class of `owner` has is removed again on restore."""
+        """Replace `owner.name`; what only the class of `owner` had is removed again on restore."""
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         if before is _ABSENT:

@@ -1,8 +1,8 @@
 """`device="cuda"` tensors on a machine without a GPU: every torch call of the submission passes here.
 
-A `TorchFunctionMode` sees the calls of torch's C functions and tensor methods on the thread that entered it. It
-takes the device out of the arguments, runs the call on the CPU, and gives the result the device memory that it
-would have on a GPU. Tensors report `cuda:0`; tensors of host and device cannot be mixed.
+A `TorchFunctionMode` sees the calls of torch's C functions and tensor methods on the thread that entered
+it. It takes the device out of the arguments, runs the call on the CPU, and gives the result the device
+memory that it would have on a GPU. Tensors report `cuda:0`; tensors of host and device cannot be mixed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.utils._device
 from torch.overrides import TorchFunctionMode
 
 from b200sim.driver.device_tensors import DeviceTensors, allocation_name
+from b200sim.faults import Unsupported
 
 _CUDA = torch.device("cuda", 0)
 _DLPACK_CUDA = (2, 0)  # kDLCUDA, device 0
@@ -26,7 +28,7 @@ _UNINITIALISED = frozenset(
 _TAKES_BOTH = frozenset(
     {
         "copy_", "__getitem__", "__setitem__", "__get__", "__set__", "index_put", "index_put_",
-        "type_as", "is_set_to", "new_tensor", "is_same_size", "set_",
+        "type_as", "_has_compatible_shallow_copy_type", "is_set_to", "new_tensor", "is_same_size", "set_",
     }
 )  # fmt: skip
 
@@ -52,6 +54,8 @@ class SimulatedCudaTensors(TorchFunctionMode):
             "pin_memory": self._pin_memory,
             "is_pinned": lambda func, args, kwargs: False,
             "record_stream": lambda func, args, kwargs: None,
+            "_scaled_mm": self._refuse_cublas,
+            "_scaled_grouped_mm": self._refuse_cublas,
         }
 
     @contextlib.contextmanager
@@ -82,10 +86,11 @@ class SimulatedCudaTensors(TorchFunctionMode):
             self._require_one_device(name, inputs)
         requested = kwargs.pop("device", None)
         kwargs.pop("pin_memory", None)
+        if requested is None and torch.utils._device.CURRENT_DEVICE is not None:
+            requested = _default_device(func)
         if requested is not None:
             device = _is_cuda(requested)
-            if not device and torch.device(requested).type != "cpu":
-                kwargs["device"] = requested
+            kwargs["device"] = "cpu" if device else requested
         result = func(*args, **kwargs)
         return self._placed(result, name, inputs) if device else result
 
@@ -121,6 +126,7 @@ class SimulatedCudaTensors(TorchFunctionMode):
 
     def _to(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tensor = args[0]
+        args = tuple(_named_device(arg) for arg in args)
         _physical, dtype, _non_blocking, memory_format = torch._C._nn._parse_to(
             *args[1:], **{key: value for key, value in kwargs.items() if key != "copy"}
         )
@@ -137,7 +143,7 @@ class SimulatedCudaTensors(TorchFunctionMode):
         target = kwargs.get("device", kwargs.get("other", args[0] if args else None))
         if isinstance(target, torch.Tensor):
             return self._tensors.is_device(target)
-        if isinstance(target, (str, int, torch.device)) and not isinstance(target, bool):
+        if isinstance(target, (str, int, torch.device)):
             return _is_cuda(target)
         return here
 
@@ -183,6 +189,24 @@ class SimulatedCudaTensors(TorchFunctionMode):
 
     def _pin_memory(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _host_copy(args[0])
+
+    def _refuse_cublas(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if any(map(self._tensors.is_device, _tensors_in((args, tuple(kwargs.values()))))):
+            raise Unsupported(
+                f"torch.{func.__name__} is a cuBLAS kernel; the simulated B200 runs CuTe-DSL kernels"
+            )
+        return func(*args, **kwargs)
+
+
+def _named_device(argument: Any) -> Any:
+    """`0` in `tensor.to(0)` as a device; torch accepts it only where there is a GPU."""
+    return torch.device("cuda", argument) if type(argument) is int else argument
+
+
+def _default_device(func: Any) -> Any:
+    """The device of `torch.set_default_device` or `with torch.device(…)`, if `func` makes tensors on it."""
+    makes_tensors = func in torch.utils._device._device_constructors()
+    return torch.utils._device.CURRENT_DEVICE if makes_tensors else None
 
 
 def _is_cuda(device: Any) -> bool:

@@ -1,7 +1,8 @@
 """`torch.cuda` as a process with one B200 sees it.
 
-Streams run in program order, so all synchronisation is immediate. There is no clock: an event can be recorded,
-but asking for the time between two events raises Unsupported. CUDA graphs and compiled extensions raise it too.
+Streams run in program order, so all synchronisation is immediate. There is no clock: an event can be
+recorded, but asking for the time between two events raises Unsupported. CUDA graphs and CUDA C++
+extensions raise it too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.utils._device
 import torch.utils.cpp_extension
 
 from b200sim.driver import b200
@@ -44,6 +46,7 @@ def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
     Every device allocation is reported to `registry` while it lives.
     """
     patches = Patches()
+    default_device = torch.utils._device.CURRENT_DEVICE
     tensors = DeviceTensors(registry)
     mode = SimulatedCudaTensors(tensors)
     try:
@@ -54,8 +57,8 @@ def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
     finally:
         tensors.release_all()
         patches.restore()
-        if torch.get_default_device().type == "cuda":
-            torch.set_default_device(None)
+        if torch.utils._device.CURRENT_DEVICE != default_device:
+            torch.set_default_device(default_device)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ class Event:
     cuda_event = 0
     device = torch.device("cuda", 0)
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> None:
         self.recorded = False
 
     def record(self, stream: Stream | None = None) -> None:
@@ -150,6 +155,9 @@ _DEFAULT_STREAM = Stream()
 def _patch_torch_cuda(patches: Patches) -> None:
     for name, value in _torch_cuda_functions().items():
         patches.set(torch.cuda, name, value)
+    for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
+        patches.set(torch.cuda.nvtx, name, _nothing)
+    patches.set(torch.cuda.nvtx, "range", lambda *_args, **_kwargs: contextlib.nullcontext())
     patches.set(torch, "Generator", _host_generator(torch.Generator))
     for name in ("CUDAGraph", "graph", "make_graphed_callables"):
         patches.set(torch.cuda, name, _refuse(f"torch.cuda.{name}"))
@@ -185,7 +193,15 @@ def _torch_cuda_functions() -> dict[str, Any]:
         "ExternalStream": Stream,
         "Event": Event,
     }
-    for name in ("init", "_lazy_init", "synchronize", "set_device", "set_stream", "empty_cache", "ipc_collect"):
+    for name in (
+        "init",
+        "_lazy_init",
+        "synchronize",
+        "set_device",
+        "set_stream",
+        "empty_cache",
+        "ipc_collect",
+    ):
         functions[name] = _nothing
     for name in ("manual_seed", "manual_seed_all", "seed", "seed_all", "reset_peak_memory_stats"):
         functions[name] = _nothing
@@ -205,14 +221,20 @@ def _refuse(what: str) -> Callable[..., Any]:
     return refuse
 
 
-def _host_generator(original: Any) -> Callable[..., Any]:
-    def generator(device: Any = "cpu") -> Any:
-        return original(device="cpu" if torch.device(device).type == "cuda" else device)
+def _host_generator(original: type) -> type:
+    """A stand-in for the class `torch.Generator` whose CUDA generators are CPU generators."""
 
-    return generator
+    class GeneratorType(type):
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, original)
+
+        def __call__(cls, device: Any = "cpu") -> Any:
+            return original(device="cpu" if torch.device(device).type == "cuda" else device)
+
+    return GeneratorType("Generator", (), {})
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Kernels that are not CuTe-DSL
 
 
