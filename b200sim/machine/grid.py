@@ -29,8 +29,7 @@ Triple = tuple[int, int, int]
 class Grid:
     """One launch of `program`.
 
-    `parameter_base` is the host address of the parameter block. `clusters` restricts the run to these
-    cluster numbers (all by default), for running disjoint parts in several processes.
+    `parameter_base` is the host address of the parameter block; `deadline` is a time of `time.monotonic`.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Grid:
         shared_bytes: int = 0,
         parameter_base: int = 0,
         schedule: Schedule | None = None,
-        clusters: range | None = None,
         deadline: float | None = None,
     ) -> None:
         self.program = program
@@ -59,7 +57,7 @@ class Grid:
         self.counters = Counters()
         self.shared_offsets, self.shared_end = self._place_shared(shared_bytes)
         self._check_shape(shared_bytes)
-        self.waiting = deque(clusters if clusters is not None else range(self.cluster_count))
+        self.waiting = deque(range(self.cluster_count))
         self.resident_limit = max(1, SM_COUNT // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
         self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
@@ -164,6 +162,10 @@ class Grid:
         return (cluster_number % nx * cx, cluster_number // nx % ny * cy, cluster_number // (nx * ny) * cz)
 
     # -- running --------------------------------------------------------------------------------------
+
+    def keep_part(self, part: int, count: int) -> None:
+        """Run only every `count`-th cluster, from number `part` on; other processes run the rest."""
+        self.waiting = deque(range(part, self.cluster_count, count))
 
     def run(self) -> Counters:
         """Run all clusters to their end. Raises `Fault` for an illegal act or a deadlock."""
