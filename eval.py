@@ -127,7 +127,7 @@ official form
         nargs="+",
         default=[],
         metavar="FILE",
-        help="task.yml, suites such as shapes/edge.yml, files of case lines (default: the mode's cases in task.yml)",
+        help="task.yml, suites (shapes/*.yml), files of case lines (default: the mode's cases of task.yml)",
     )
     add(
         "--only",

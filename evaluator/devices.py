@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -27,11 +26,14 @@ class Device(Protocol):
     def place(self, arena: MappedArena, placed: Placed) -> torch.Tensor:
         """The tensor that the submission receives for `placed`."""
 
-    def release(self, tensors: list[torch.Tensor]) -> None:
-        """The case is over: forget what `place` registered."""
+    def paused(self) -> contextlib.AbstractContextManager[Any]:
+        """The context for the worker's own work: torch as it is, nothing simulated."""
 
     def synchronize(self) -> None:
         """Return when all work that the submission queued is finished."""
+
+    def limit(self, seconds: float) -> None:
+        """Give up on a launch after so long, if this device can say why it hangs."""
 
     def take_launches(self) -> list[dict[str, Any]]:
         """Counters of the launches since the last call."""
@@ -51,10 +53,13 @@ class CpuDevice:
     def place(self, arena: MappedArena, placed: Placed) -> torch.Tensor:
         return arena.tensor(placed)
 
-    def release(self, tensors: list[torch.Tensor]) -> None:
-        pass
+    def paused(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
+        pass
+
+    def limit(self, seconds: float) -> None:
         pass
 
     def take_launches(self) -> list[dict[str, Any]]:
@@ -62,12 +67,13 @@ class CpuDevice:
 
 
 class SimulatedB200(CpuDevice):
-    """The simulated B200. Its global memory is the host's: inputs are adopted where they lie in the arena."""
+    """The simulated B200. Its global memory is the host's: inputs are adopted where they lie in the arena,
+    and forgotten by the simulator when the last tensor over them is."""
 
     name = "sim"
 
-    def __init__(self) -> None:
-        self.device: Any = importlib.import_module("b200sim").SimulatedDevice()
+    def __init__(self, processes: int) -> None:
+        self.device: Any = importlib.import_module("b200sim.device").SimulatedDevice(processes=processes)
         self._taken = 0
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
@@ -80,15 +86,17 @@ class SimulatedB200(CpuDevice):
             self.device.adopt(placed.name, tensor)
         return tensor
 
-    def release(self, tensors: list[torch.Tensor]) -> None:
-        for tensor in tensors:
-            with contextlib.suppress(KeyError):
-                self.device.memory.remove(tensor.data_ptr())
+    def paused(self) -> contextlib.AbstractContextManager[Any]:
+        context: contextlib.AbstractContextManager[Any] = self.device.paused()
+        return context
+
+    def limit(self, seconds: float) -> None:
+        self.device.time_limit = seconds
 
     def take_launches(self) -> list[dict[str, Any]]:
         reports = list(self.device.launches[self._taken :])
         self._taken = len(self.device.launches)
-        return [plain_counters(report) for report in reports]
+        return [plain_counters(report.as_dict()) for report in reports]
 
 
 class CudaDevice:
@@ -108,20 +116,23 @@ class CudaDevice:
             return host.clone()
         return host.to("cuda")
 
-    def release(self, tensors: list[torch.Tensor]) -> None:
-        pass
+    def paused(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+    def limit(self, seconds: float) -> None:
+        pass
 
     def take_launches(self) -> list[dict[str, Any]]:
         return []
 
 
-def open_device(name: str) -> Device:
-    """The device called `name`: "sim", "cuda" or "cpu"."""
+def open_device(name: str, processes: int) -> Device:
+    """The device called `name`: "sim" (which may use so many processes), "cuda" or "cpu"."""
     if name == "sim":
-        return SimulatedB200()
+        return SimulatedB200(processes)
     if name == "cuda":
         return CudaDevice()
     if name == "cpu":
@@ -129,26 +140,21 @@ def open_device(name: str) -> Device:
     raise ValueError(f"unknown device {name!r}")
 
 
-def plain_counters(report: Any) -> dict[str, Any]:
-    """A launch report as JSON: numbers, text, lists of integers; nested counters become `outer.inner`."""
-    return dict(_flat(report if isinstance(report, dict) else vars(report), ""))
+def plain_counters(report: dict[str, Any]) -> dict[str, Any]:
+    """A launch report as flat JSON: numbers, text, lists of integers.
 
-
-def _flat(report: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    Nested entries keep their own names; what the launch says itself wins over them.
+    """
+    flat: dict[str, Any] = {}
     for key, value in report.items():
-        name = f"{prefix}{key}"
         if isinstance(value, dict):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, str):
-            yield name, value
+            for name, inner in plain_counters(value).items():
+                flat.setdefault(name, inner)
         elif isinstance(value, (list, tuple)):
-            yield (
-                name,
-                [int(item) for item in value] if all(isinstance(i, int) for i in value) else str(value),
-            )
-        elif isinstance(value, bool) or value is None:
-            yield name, str(value).lower()
-        elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-            yield name, value
-        else:
-            yield name, str(value)
+            numbers = all(isinstance(item, int) for item in value)
+            flat[key] = [int(item) for item in value] if numbers else str(value)
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            flat[key] = str(value)
+        elif math.isfinite(value):
+            flat[key] = value
+    return flat

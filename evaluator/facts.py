@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -28,6 +29,8 @@ def choose_device(wanted: str) -> tuple[str, str]:
     if wanted == "auto":
         if gpu and gpu.major == 10:
             return "cuda", named
+        if importlib.util.find_spec("b200sim") is None:
+            raise LookupError("no GPU of compute capability 10.x here, and no b200sim to stand in for it")
         reason = f"the GPU here is {named}, not 10.x" if gpu else "no GPU here"
         return "sim", f"simulated B200 ({reason})"
     if wanted == "cuda":

@@ -23,7 +23,8 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
         code = str(getattr(fault, "code", ""))
         report = readable(str(fault), submission)
         message = report.splitlines()[0] if report else code
-        return _failed(Status.FAULT, message, f"{report}\n{detail}", code)
+        status = Status.TIMEOUT if code == "time_limit" else Status.FAULT
+        return _failed(status, message, f"{report}\n{detail}", code)
     if isinstance(error, SystemExit):
         when = "while it was imported" if importing else "inside custom_kernel"
         message = f"the submission called sys.exit({error.code!r}) {when}"

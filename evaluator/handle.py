@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
 from evaluator.messages import Failed, Loaded, Progress, Reply, parse_reply
 from evaluator.verdict import Status, Verdict
 
+#: How long Python, torch and the simulator may take to start; not the submission's fault, and not its time.
+_START_SECONDS = 120.0
 #: How long a worker may take to write its stacks after SIGUSR1.
 _STACK_SECONDS = 0.3
 _SIGNALS = {
@@ -40,17 +43,22 @@ class WorkerFailure(Exception):
 class Worker:
     """One process that loads the submission and answers `request`s. Not thread-safe except for `kill`."""
 
-    def __init__(self, place: Path, device: str) -> None:
+    def __init__(self, place: Path, device: str, processes_each: int) -> None:
         """Start the process and, without waiting, tell it to load the submission."""
         self.submission = place / "code" / "submission.py"
+        self.tag = uuid.uuid4().hex
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 processes.python_command(
-                    "evaluator.worker", str(theirs.fileno()), device, str(self.submission)
+                    "evaluator.worker",
+                    str(theirs.fileno()),
+                    device,
+                    str(processes_each),
+                    str(self.submission),
                 ),
                 cwd=place / "code",
-                env=processes.environment(place, device),
+                env=processes.environment(place, device, self.tag),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -68,6 +76,7 @@ class Worker:
     def wait_loaded(self, limit: float) -> Loaded:
         """The answer to `load`. Raises `WorkerFailure`."""
         if self.loaded is None:
+            self._answer(max(_START_SECONDS, limit), "while Python and torch started", lambda _: None)
             reply = self._answer(limit, "while it was imported", lambda _: None)
             if isinstance(reply, Failed):
                 self.kill()
@@ -100,7 +109,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and everything it started. May be called from any thread, more than once."""
-        processes.kill_session(self.process)
+        processes.kill_session(self.process, self.tag)
         self.output.finish(1.0)
 
     def close(self) -> None:
@@ -159,7 +168,7 @@ class Worker:
         return self.output.text().replace(str(self.submission), self.submission.name)
 
     def _stack(self) -> str:
-        """The innermost frame of the submission that faulthandler printed, as `, at submission.py:12 in f`."""
+        """The submission's innermost frame that faulthandler printed, as `, at submission.py:12 in f`."""
         pattern = re.compile(re.escape(str(self.submission)) + r'", line (\d+) in (\S+)')
         dump = self.output.text().rpartition("(most recent call first)")[2]
         frame = pattern.search(dump)

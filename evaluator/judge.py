@@ -7,6 +7,7 @@ that the lanes end together.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -54,6 +55,7 @@ class Judge:
         self.versions: dict[str, str] = {}
         self._queue: list[Job] = []
         self._workers: set[Worker] = set()
+        self._processes_each = 1
         self._lock = threading.Lock()
         self._stopping = False
 
@@ -62,6 +64,7 @@ class Judge:
         cost = [speed_of_light.flops(job.result.case) for job in jobs]
         order = sorted(range(len(jobs)), key=lambda i: -cost[i]) if lanes > 1 else range(len(jobs))
         self._queue = [jobs[i] for i in order]
+        self._processes_each = max(1, len(os.sched_getaffinity(0)) // lanes)
         threads = [threading.Thread(target=Lane(self, i).run, daemon=True) for i in range(lanes)]
         try:
             for thread in threads:
@@ -94,7 +97,7 @@ class Judge:
         with self._lock:
             if self._stopping:
                 raise WorkerFailure(Verdict(Status.NOT_RUN, "the run was stopped"))
-            worker = Worker(self.place, self.device)
+            worker = Worker(self.place, self.device, self._processes_each)
             self._workers.add(worker)
             return worker
 
@@ -164,7 +167,10 @@ class Lane:
             self._stage(result, "running")
             with Clock(result, "run"):
                 reply = worker.request(
-                    {"do": "run"}, job.limit, arena, lambda text: self._stage(result, f"running {text}")
+                    {"do": "run", "limit": 0.9 * job.limit},
+                    job.limit,
+                    arena,
+                    lambda text: self._stage(result, f"running {text}"),
                 )
             if isinstance(reply, Failed):
                 result.launches = reply.launches

@@ -81,7 +81,7 @@ class Measurement:
             self._expect(Done, {"do": "hold", "slot": index}, slot.arena)
             poison = problem.poison_word()
             slot.arena.poison_outputs(poison)
-            ran = self._expect(Ran, {"do": "run"}, slot.arena)
+            ran = self._expect(Ran, {"do": "run", "limit": self.limit}, slot.arena)
             assert isinstance(ran, Ran)
             checked = problem.check(data, slot.arena, ran, poison, self.device, slot.truth)
             elements += checked.elements

@@ -19,7 +19,7 @@ MAX_RANK = 16
 _LIMIT = 1 << 62
 #: What a worker may report about itself; the other words are the judge's to say.
 _REPORTABLE = frozenset(
-    {Status.IMPORT_ERROR, Status.NO_ENTRY, Status.RAISED, Status.FAULT, Status.EXITED, Status.BAD_OUTPUT}
+    {Status.IMPORT_ERROR, Status.NO_ENTRY, Status.RAISED, Status.FAULT, Status.EXITED, Status.TIMEOUT}
 )
 
 Counter = int | float | str | list[int]

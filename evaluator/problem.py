@@ -6,10 +6,10 @@ import random
 import threading
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 import reference
+import reference_check
 from evaluator.arena import Arena, Groups, dtype_named, span_bytes, tensor_over
 from evaluator.cases import Case
 from evaluator.messages import Output, Ran
@@ -48,17 +48,17 @@ def poison_word() -> int:
 
 
 class Truth:
-    """The exactly rounded results for one input, computed once when first needed."""
+    """The right results for one input, computed once when first needed."""
 
     def __init__(self, data: Groups) -> None:
-        self.data = data
-        self._expected: list[torch.Tensor] | None = None
+        self.data = on_host(data)
+        self._groups: list[reference_check.Truth] | None = None
 
-    def expected(self) -> list[torch.Tensor]:
-        """One float16 tensor per group, in host memory."""
-        if self._expected is None:
-            self._expected = [tensor.cpu() for tensor in reference.ref_kernel(self.data)]  # type: ignore[attr-defined]
-        return self._expected
+    def groups(self) -> list[reference_check.Truth]:
+        """One per group, in host memory."""
+        if self._groups is None:
+            self._groups = reference_check.ground_truth(self.data)  # type: ignore[type-var]
+        return self._groups
 
 
 def check(
@@ -130,8 +130,9 @@ def _output_problem(group: int, output: Output, arena: Arena, data: Groups, devi
         return (
             f"{name} is said to occupy {output.nbytes} bytes at {output.offset}, which its layout contradicts"
         )
-    if len(output.shape) and any(s == 0 for s, n in zip(output.stride, output.shape, strict=True) if n > 1):
-        return f"{name} is a broadcast view, strides {list(output.stride)}"
+    steps = zip(output.shape, output.stride, expected.stride(), strict=True)
+    if any(step != wanted for size, step, wanted in steps if size > 1):
+        return f"{name} has strides {list(output.stride)}, expected {list(expected.stride())} as c has"
     return ""
 
 
@@ -149,17 +150,12 @@ def snapshot(output: Output, arena: Arena) -> torch.Tensor:
 
 
 def check_values(truth: Truth, outputs: list[torch.Tensor], poison: int) -> Checked:
-    """Every element against the exactly rounded product, then the official tolerance if any bit differs."""
-    expected = truth.expected()
-    elements = sum(want.numel() for want in expected)
-    inexact = sum(int((got != want).sum()) for got, want in zip(outputs, expected, strict=True))
-    if inexact == 0:
-        return Checked(Verdict(Status.PASS), elements, 0)
-    good, message = reference.check_implementation(on_host(truth.data), outputs)  # type: ignore[type-var]
-    if good:
-        return Checked(Verdict(Status.PASS, message), elements, inexact)
-    text = "\n".join(part for part in (_never_written(outputs, poison), message) if part)
-    return Checked(Verdict(Status.WRONG_RESULT, text.partition("\n")[0], text), elements, inexact)
+    """Every element against the exactly rounded product, within the official tolerance."""
+    report = reference_check.check_values(truth.data, outputs, truth.groups(), poison_bits=poison)  # type: ignore[type-var]
+    if report.passed:
+        return Checked(Verdict(Status.PASS, report.message), report.elements, report.not_bit_exact)
+    verdict = Verdict(Status.WRONG_RESULT, report.problems[0], "\n".join(report.problems[1:]))
+    return Checked(verdict, report.elements, report.not_bit_exact)
 
 
 def on_host(data: Groups) -> Groups:
@@ -171,19 +167,6 @@ def on_host(data: Groups) -> Groups:
         [(x.cpu(), y.cpu()) for x, y in reordered],
         sizes,
     )
-
-
-def _never_written(outputs: list[torch.Tensor], poison: int) -> str:
-    """Which groups still hold the pattern that filled the outputs before the call."""
-    parts = []
-    for group, output in enumerate(outputs):
-        untouched = output.view(torch.int16) == np.uint16(poison).astype(np.int16).item()
-        count = int(untouched.sum())
-        if count == output.numel():
-            parts.append(f"group {group} was never written")
-        elif count:
-            parts.append(f"group {group}: {count} of {output.numel()} elements were never written")
-    return "; ".join(parts)
 
 
 def _article(name: str) -> str:

@@ -18,6 +18,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 _PR_SET_CHILD_SUBREAPER = 36
+_TAG = "NVFP4_EVAL_WORKER"
 
 
 class Tail:
@@ -82,10 +83,14 @@ def sandbox(submission: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def environment(place: Path, device: str) -> dict[str, str]:
-    """The worker's environment: the caller's without POPCORN_*, private home and caches, one BLAS thread."""
+def environment(place: Path, device: str, tag: str) -> dict[str, str]:
+    """The worker's environment: the caller's without POPCORN_*, private home and caches, one BLAS thread.
+
+    `tag` is inherited by whatever the worker starts; `kill_session` finds it by that.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith("POPCORN_")}
     env |= {
+        _TAG: tag,
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -126,12 +131,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker, all its descendants and everything else in its session; reap it."""
+def kill_session(process: subprocess.Popen[bytes], tag: str) -> None:
+    """Kill a worker, its descendants, its session, and what inherited its tag; reap it."""
     leader = process.pid
     for _ in range(50):
         doomed = descendants(leader)
-        doomed += [pid for pid, _, session in _processes() if session == leader and pid != leader]
+        doomed += [
+            pid
+            for pid, _, session in _processes()
+            if pid != leader and (session == leader or _tagged(pid, tag))
+        ]
         if process.poll() is None:
             doomed.append(leader)
         if not doomed:
@@ -171,6 +180,14 @@ def _processes() -> Iterator[tuple[int, int, int]]:
             continue
         if fields[0] != b"Z":
             yield int(entry), int(fields[1]), int(fields[3])
+
+
+def _tagged(pid: int, tag: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{_TAG}={tag}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:

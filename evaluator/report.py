@@ -143,7 +143,7 @@ def sizes(values: Iterable[int]) -> str:
 def _columns(run: RunResult) -> Row:
     shared = ["case", "groups", "m", "n", "k", "result", "bit-exact"]
     if run.device == "sim":
-        return [*shared, "simulation", "launches", "MMA", "loaded", "speed of light"]
+        return [*shared, "simulated in", "launches", "MMA", "TMA loads", "traffic", "speed of light"]
     if run.device == "cuda":
         return [*shared, "time", "speed of light", "ratio"]
     return [*shared, "call", "speed of light"]
@@ -170,15 +170,11 @@ def _row(run: RunResult, result: CaseResult) -> Row:
     if run.device != "sim":
         return [*row, took, bound]
     launches = str(len(result.launches)) if result.launches else ""
-    work = _against(result.total("mma_flops"), speed_of_light.flops(case), "FLOP", 1e9, "G")
-    loaded = _against(result.total("tma_load_bytes"), speed_of_light.compulsory_loads(case), "B", 1e6, "M")
-    return [*row, took, launches, work, loaded, bound]
-
-
-def _against(counted: float | None, needed: int, unit: str, scale: float, prefix: str) -> str:
-    if counted is None:
-        return ""
-    return f"{counted / scale:.2f} {prefix}{unit} ({counted / needed:.2f}x)"
+    work, loads = result.total("mma_flops"), result.total("tma_load_bytes")
+    arithmetic = f"{work / speed_of_light.flops(case):.2f}x" if work is not None else ""
+    traffic = f"{loads / 1e6:.2f} MB" if loads is not None else ""
+    ratio = f"{loads / speed_of_light.compulsory_loads(case):.2f}x" if loads is not None else ""
+    return [*row, took, launches, arithmetic, traffic, ratio, bound]
 
 
 def _rich_table(columns: Row, rows: list[Row], run: RunResult) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import sys
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 
 from evaluator import failures
-from evaluator.arena import ALIGNMENT, MappedArena, Placed, assemble, dtype_name, span_bytes, storage_bytes
+from evaluator.arena import ALIGNMENT, MappedArena, assemble, dtype_name, span_bytes, storage_bytes
 from evaluator.channel import Channel
-from evaluator.devices import Device, open_device
+from evaluator.devices import Device
 
 _MAX_OUTPUTS = 4096
 Message = dict[str, Any]
@@ -30,23 +31,22 @@ class Case:
     def __init__(self, device: Device, fd: int, message: Message) -> None:
         self.device = device
         self.arena = MappedArena(fd, message)
-        self.given: list[tuple[Placed, torch.Tensor]] = [
-            (p, device.place(self.arena, p)) for p in self.arena.placed
-        ]
+        with device.paused():
+            self.given = [(placed, device.place(self.arena, placed)) for placed in self.arena.placed]
         self._spent = 0
 
     def data(self) -> Any:
         tensors = {(p.group, p.role): tensor for p, tensor in self.given}
         return assemble(tensors, self.arena.problem_sizes)
 
-    def tensors(self) -> list[torch.Tensor]:
-        return [tensor for _, tensor in self.given]
-
     def describe(self, returned: Any) -> Message:
         """The fields `container` and `outputs` of a `ran` reply. Bytes outside the arena are copied in."""
         items = list(returned)[:_MAX_OUTPUTS] if type(returned) in (list, tuple) else []
         self._spent = 0
-        return {"container": type_name(returned), "outputs": [self._describe(item) for item in items]}
+        devices = [str(item.device) if type(item) is torch.Tensor else "" for item in items]
+        with self.device.paused():
+            described = [self._describe(item, device) for item, device in zip(items, devices, strict=True)]
+        return {"container": type_name(returned), "outputs": described}
 
     def write_back(self) -> None:
         """Make the judge see the inputs as they are on the device now."""
@@ -57,9 +57,12 @@ class Case:
                 raw = storage_bytes(tensor) if host else device_bytes(tensor, placed.nbytes)
                 storage_bytes(target)[:] = raw
 
-    def _describe(self, item: Any) -> Message:
+    def _describe(self, item: Any, device: str) -> Message:
         if type(item) is not torch.Tensor:
             return {"type": type_name(item)}
+        shadowed = sorted(name for name in vars(item) if hasattr(torch.Tensor, name))
+        if shadowed:
+            return {"type": f"torch.Tensor with attributes of its own: {', '.join(shadowed)}"}
         item = torch.Tensor.detach(item)
         if item.layout is not torch.strided or item.device.type == "meta":
             return {"type": f"torch.Tensor without memory: layout {item.layout}, device {item.device}"}
@@ -75,7 +78,7 @@ class Case:
             "dtype": dtype_name(item.dtype),
             "shape": shape,
             "stride": stride,
-            "device": item.device.type,
+            "device": device,
             "alias": alias,
             "offset": offset,
             "nbytes": nbytes if offset else 0,
@@ -103,13 +106,12 @@ class Case:
 class Server:
     """Answers commands. The device stays open, and the submission loaded, for the life of the process."""
 
-    def __init__(self, channel: Channel, device_name: str, submission: Path) -> None:
+    def __init__(self, channel: Channel, device: Device, submission: Path) -> None:
         self.channel = channel
         self.submission = submission
-        self.device_name = device_name
+        self.device = device
         self.stack = contextlib.ExitStack()
         self.entry: Callable[[Any], Any] | None = None
-        self.device: Device
         self.slots: dict[int, Case] = {}
         self.commands: dict[str, Callable[[Message, int], Message]] = {
             "load": self.load,
@@ -131,7 +133,6 @@ class Server:
 
     def load(self, _: Message, __: int) -> Message:
         started = time.perf_counter()
-        self.device = open_device(self.device_name)
         self.stack.enter_context(self.device.active())
         try:
             module = load_submission(self.submission)
@@ -146,24 +147,22 @@ class Server:
         return {"is": "loaded", "seconds": time.perf_counter() - started, "versions": versions()}
 
     def run(self, message: Message, fd: int) -> Message:
-        case = Case(self.device, fd, message)
+        self.device.limit(message["limit"])
         try:
-            return {"is": "ran", **self._call(case)}
+            return {"is": "ran", **self._call(Case(self.device, fd, message))}
         except BaseException as error:
             return {
                 **failures.describe(error, self.submission, importing=False),
                 "launches": self._launches_after_failure(),
             }
         finally:
-            self.device.release(case.tensors())
+            gc.collect()  # what the case used is mapped memory: do not wait for the collector's own time
 
     def hold(self, message: Message, fd: int) -> Message:
         self.slots[message["slot"]] = Case(self.device, fd, message)
         return {"is": "done"}
 
     def drop(self, _: Message, __: int) -> Message:
-        for case in self.slots.values():
-            self.device.release(case.tensors())
         self.slots.clear()
         return {"is": "done"}
 
@@ -202,7 +201,8 @@ class Server:
         self.device.synchronize()
         seconds = time.perf_counter() - started
         described = case.describe(returned)
-        case.write_back()
+        with self.device.paused():
+            case.write_back()
         return {**described, "seconds": seconds, "launches": self.device.take_launches()}
 
     def _launches_after_failure(self) -> list[Message]:

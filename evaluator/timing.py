@@ -32,7 +32,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Effort:
-    """At most `repeats` windows, mean × windows at most about `nanoseconds`; `recheck` checks every window."""
+    """At most `repeats` windows, their means together about `nanoseconds`; `recheck`: check every one."""
 
     recheck: bool
     repeats: int

@@ -1,4 +1,4 @@
-"""The process that runs the submission: `python -m evaluator.worker FD DEVICE SUBMISSION`.
+"""The process that runs the submission: `python -m evaluator.worker FD DEVICE PROCESSES SUBMISSION`.
 
 It knows neither the mode nor the seed nor what is checked. It answers one command at a time:
 
@@ -9,6 +9,8 @@ It knows neither the mode nor the seed nor what is checked. It answers one comma
     refill slots, word         overwrite the `c` of these slots (timing)
     drop                       forget all slots
     stop                       leave
+
+Before the first answer it says `done` once: its own imports are over, and from here on time counts.
 
 Standard input is empty, standard output and error are pipes that the judge drains.
 """
@@ -37,14 +39,16 @@ def main(arguments: list[str]) -> int:
     # The judge asks for stacks with SIGUSR1 before it kills a submission that hangs.
     faulthandler.enable(all_threads=False)
     faulthandler.register(signal.SIGUSR1, all_threads=False)
-    fd, device_name, submission = int(arguments[0]), arguments[1], Path(arguments[2])
+    fd, device_name, processes = int(arguments[0]), arguments[1], int(arguments[2])
     os.set_inheritable(fd, False)
     channel = Channel(socket.socket(fileno=fd))
     try:
         # Heavy imports come after the signal handlers, so that even they can be diagnosed.
+        from evaluator.devices import open_device
         from evaluator.serving import Server
 
-        server = Server(channel, device_name, submission)
+        server = Server(channel, open_device(device_name, processes), Path(arguments[3]))
+        channel.send({"is": "done"})
         while server.serve():
             pass
     except ChannelClosed:
