@@ -92,21 +92,22 @@ class SimulatedCudaTensors(TorchFunctionMode):
             device = _is_cuda(requested)
             kwargs["device"] = "cpu" if device else requested
         result = func(*args, **kwargs)
-        return self._placed(result, name, inputs) if device else result
+        return self._placed(result, name, inputs, requested is not None) if device else result
 
-    def _placed(self, result: Any, name: str, inputs: list[torch.Tensor]) -> Any:
-        """`result` with every fresh tensor in it given device memory."""
+    def _placed(self, result: Any, name: str, inputs: list[torch.Tensor], moves: bool) -> Any:
+        """`result` with every fresh tensor in it given device memory, `moves`: host tensors as well."""
         if isinstance(result, torch.Tensor):
             if self._tensors.is_device(result) or _is_foreign(result):
                 return result
             if any(_same_storage(result, tensor) for tensor in inputs):
-                return self._tensors.to_device(allocation_name(result), result)
+                # as_tensor(host, device="cuda") copies; host.copy_(tensor) stays on the host.
+                return self._tensors.to_device(allocation_name(result), result) if moves else result
             self._tensors.move(allocation_name(result), result, poison=name in _UNINITIALISED)
             return result
         if type(result) in (tuple, list):
-            return type(result)(self._placed(item, name, inputs) for item in result)
+            return type(result)(self._placed(item, name, inputs, moves) for item in result)
         if isinstance(result, tuple) and type(result).__module__ == "torch.return_types":
-            return type(result)([self._placed(item, name, inputs) for item in result])
+            return type(result)([self._placed(item, name, inputs, moves) for item in result])
         return result
 
     def _require_one_device(self, name: str, inputs: list[torch.Tensor]) -> None:

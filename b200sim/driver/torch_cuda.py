@@ -57,7 +57,7 @@ def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
     finally:
         tensors.release_all()
         patches.restore()
-        if torch.utils._device.CURRENT_DEVICE != default_device:
+        if default_device != torch.utils._device.CURRENT_DEVICE:
             torch.set_default_device(default_device)
 
 
