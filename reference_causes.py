@@ -246,7 +246,8 @@ def _k_tiles(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
         tiles = padded.reshape(len(total), count, -1).sum(axis=2)
         running = tiles.cumsum(axis=1)
         for tile in range(count):
-            name = f"K tile {tile} (k {tile * width}..{(tile + 1) * width - 1})"
+            last = min((tile + 1) * width, sample.a.shape[1]) - 1
+            name = f"K tile {tile} (k {tile * width}..{last})"
             yield f"{name} had been left out", total - tiles[:, tile]
             yield f"{name} had been added twice", total + tiles[:, tile]
             yield f"the sum had ended before {name}", running[:, tile] - tiles[:, tile]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 _DENSE = 0.75
+_FULL = 0.95
 _TILES = (256, 128, 64, 32)
 _TILE_SHAPES = ((256, 256), (128, 256), (256, 128), (128, 192), (128, 128), (128, 64), (64, 64), (32, 32))
 _PERIODS = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -21,8 +22,13 @@ def describe_region(wrong: np.ndarray, *, guess: bool = True) -> str:
     With `guess`, a region that is a tile is said to look like a missing one; without (the values have been
     explained otherwise), it is only said to be one.
     """
+    m, n = wrong.shape
     rows = np.flatnonzero(wrong.any(axis=1))
     columns = np.flatnonzero(wrong.any(axis=0))
+    if _density(wrong, np.arange(m), columns) >= _FULL:  # a line may be untouched by chance
+        rows = np.arange(m)
+    if _density(wrong, rows, np.arange(n)) >= _FULL:
+        columns = np.arange(n)
     dense = _density(wrong, rows, columns)
     if dense >= _DENSE:
         return _describe_product(
@@ -42,7 +48,7 @@ def _density(wrong: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> float:
 def _how_many(dense: float) -> str:
     if dense == 1:
         return "all wrong"
-    return "almost all wrong" if dense > 0.95 else f"{dense:.0%} wrong"
+    return "almost all wrong" if dense > _FULL else f"{dense:.0%} wrong"
 
 
 def _describe_product(
@@ -107,9 +113,12 @@ def _tile_hint(indices: np.ndarray, total: int, axis: str) -> str:
     if indices.size == total or indices[-1] - indices[0] + 1 != indices.size:
         return ""
     first, end, name = int(indices[0]), int(indices[-1]) + 1, _AXES[axis]
+    if any(first % tile == 0 and end - first == tile for tile in _TILES):
+        return f"{name} tile"
     for tile in _TILES:
-        if end == total and total % tile and first == total - total % tile:
-            return f"{name} tail ({total % tile} {axis}s past the last full tile of {tile})"
+        rest = total % tile
+        if end == total and rest and first == total - rest:
+            return f"{name} tail ({rest} {axis}{'s' * (rest > 1)} past the last full tile of {tile})"
     for tile in _TILES:
         if first % tile == 0 and (end == total or end % tile == 0):
             count = -(-(end - first) // tile)
