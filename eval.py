@@ -28,7 +28,8 @@ def unpack_flat_package(folder: Path) -> None:
 
 unpack_flat_package(Path(__file__).resolve().parent)
 
-from evaluator import official, session  # noqa: E402
+# The heavy modules (torch) are imported where a run begins, so that --help and mistakes are answered at once.
+from evaluator.options import DEVICES, MODES, Options  # noqa: E402
 from evaluator.verdict import ExitCode  # noqa: E402
 
 
@@ -36,13 +37,17 @@ def main(arguments: list[str]) -> int:
     if (arguments and not arguments[0].startswith("-")) or "POPCORN_FD" in os.environ:
         return official_form(arguments)
     options = parse(arguments)
+    from evaluator import session
+
     with session.nothing_left_behind():
         return session.guarded(lambda: evaluate(options))
 
 
 def evaluate(arguments: argparse.Namespace) -> ExitCode:
+    from evaluator import session
+
     run = session.evaluate(
-        session.Options(
+        Options(
             mode=arguments.mode,
             device=arguments.device,
             submission=arguments.submission,
@@ -61,17 +66,17 @@ def official_form(arguments: list[str]) -> int:
     if not fd.isdecimal():
         print("POPCORN_FD is not set; for use by hand see eval.py --help", file=sys.stderr)
         return ExitCode.NO_FD
-    if len(arguments) < 2 or arguments[0] not in official.MODES:
+    if len(arguments) < 2 or arguments[0] not in MODES:
+        print(f"usage: eval.py MODE CASES.txt, MODE one of {', '.join(MODES)}", file=sys.stderr)
         return ExitCode.USAGE
     os.set_inheritable(int(fd), False)
     secret = os.environ.pop("POPCORN_SEED", "")
     mode, path = arguments[0], Path(arguments[1])
+    from evaluator import official, session
 
     def action() -> ExitCode:
         cases = official.read_cases(path, mode, int(secret) if secret else None)
-        run = session.evaluate(
-            session.Options(mode=mode, cases=cases, submission=Path("submission.py").resolve())
-        )
+        run = session.evaluate(Options(mode=mode, cases=cases, submission=Path("submission.py").resolve()))
         code = ExitCode.INTERRUPTED if run.interrupted else official.exit_code(run)
         official.keys(run).write(int(fd))
         return session.finish(run, code, None)
@@ -106,10 +111,10 @@ official form
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--mode", choices=session.MODES, required=True)
+    add("--mode", choices=MODES, required=True)
     add(
         "--device",
-        choices=session.DEVICES,
+        choices=DEVICES,
         default="auto",
         help="auto: a GPU of compute capability 10.x if there is one, else sim, the simulated B200. "
         "cpu: plain tensors, for submissions in torch alone (default: auto)",
@@ -117,7 +122,7 @@ official form
     add(
         "--submission",
         type=Path,
-        default=session.Options.submission,
+        default=Options.submission,
         metavar="FILE",
         help="default: submission.py beside eval.py",
     )

@@ -12,7 +12,8 @@ from evaluator.verdict import Status
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MAX_MESSAGE = 600
 _MAX_LINES = 40
-_OWN_FILES = Path(__file__).resolve().parent
+_ROOT = Path(__file__).resolve().parent.parent
+_OWN_FOLDERS = (_ROOT / "evaluator", _ROOT / "b200sim")
 
 
 def describe(error: BaseException, submission: Path, importing: bool) -> dict[str, Any]:
@@ -48,13 +49,13 @@ def simulator_fault(error: BaseException) -> BaseException | None:
 
 
 def trimmed_traceback(error: BaseException, submission: Path) -> str:
-    """The traceback without the evaluator's frames, and with the libraries' frames folded."""
+    """The traceback without our own frames; those of libraries are folded."""
     lines: list[str] = []
     folded = 0
     frames = [
         f
         for f in traceback.extract_tb(error.__traceback__)
-        if _OWN_FILES not in Path(f.filename).parents and not f.filename.startswith("<frozen")
+        if not _ours(f.filename) and not f.filename.startswith("<frozen")
     ]
     for index, frame in enumerate(frames):
         if Path(frame.filename) != submission and index != len(frames) - 1:
@@ -77,6 +78,10 @@ def trimmed_traceback(error: BaseException, submission: Path) -> str:
             *lines[-_MAX_LINES // 2 :],
         ]
     return readable("\n".join(line[:400] for line in lines), submission)
+
+
+def _ours(filename: str) -> bool:
+    return any(folder in Path(filename).parents for folder in _OWN_FOLDERS)
 
 
 def readable(text: str, submission: Path) -> str:

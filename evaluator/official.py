@@ -17,7 +17,6 @@ from evaluator.cases import Case, parse_lines
 from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import ExitCode
 
-MODES = ("test", "benchmark", "leaderboard", "profile")
 _PIPE_BYTES = 60_000
 _ERROR_CHARACTERS = 2_000
 _NOT_TIMED = (

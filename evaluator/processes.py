@@ -91,7 +91,7 @@ def environment(place: Path, device: str, tag: str) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("POPCORN_")}
     env |= {
         _TAG: tag,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUSERBASE": _user_base(),

@@ -32,9 +32,15 @@ def finished_line(result: CaseResult, device: str) -> str:
             parts.append(f"{result.time_us:.3f} µs")
     else:
         parts.append(result.verdict.message[:200])
-    if "run" in result.seconds:
-        parts.append(f"{_doing(device)} took {result.seconds['run']:.1f} s on this CPU")
+    if "run" in result.seconds and device != "cuda":
+        parts.append(f"{_doing(device)} took {call_seconds(result):.1f} s on this CPU")
     return ", ".join(part for part in parts if part)
+
+
+def call_seconds(result: CaseResult) -> float:
+    """Seconds of simulation if kernels were simulated (compilation left out), else of the whole call."""
+    simulated = result.total("seconds")
+    return result.seconds["run"] if simulated is None else simulated
 
 
 def exactness(result: CaseResult) -> str:
@@ -47,10 +53,10 @@ def exactness(result: CaseResult) -> str:
 
 def table(run: RunResult, out: TextIO = sys.stdout) -> None:
     """Print the cases. Rich draws the table on a terminal; elsewhere columns are aligned with blanks."""
-    columns, rows = _columns(run), [_row(run, result) for result in run.results]
-    if out.isatty() and _rich_table(columns, rows, run):
+    names, rows = columns(run), [row(run, result) for result in run.results]
+    if out.isatty() and _rich_table(names, rows, run):
         return
-    print("\n".join(plain_table(columns, rows)), file=out)
+    print("\n".join(plain_table(names, rows)), file=out)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
@@ -87,8 +93,8 @@ def summary(run: RunResult) -> str:
     score = score_us(run)
     if score is not None:
         lines.append(f"geometric mean of the benchmarks: {score:.3f} µs")
-    elif run.device == "sim" and run.mode in ("benchmark", "leaderboard"):
-        lines.append("verified, not timed: the simulator measures no time, so there is no score")
+    elif run.passed and run.device != "cuda" and run.mode in ("benchmark", "leaderboard"):
+        lines.append("verified, not timed: only a GPU's time counts, so there is no score")
     if run.interrupted:
         lines.append("interrupted")
     return "\n".join(lines)
@@ -98,9 +104,9 @@ def notes(run: RunResult) -> str:
     """What the columns mean where that is not plain."""
     lines = ["speed of light: lower bound on a B200; ~ marks our model where the task states no target"]
     if run.device == "sim":
-        lines.append("simulation: wall time on this CPU, which says nothing about the kernel's speed")
+        lines.append("simulated in: wall time on this CPU, which says nothing about the kernel's speed")
         lines.append(
-            "MMA, loaded: work issued and TMA bytes read, with the ratio to what the case needs at least"
+            "MMA, traffic: multiplications done and bytes loaded by TMA, against what the case needs"
         )
     return "\n".join(lines)
 
@@ -133,23 +139,24 @@ def instruction_rate(result: CaseResult, launch: int) -> float | None:
 
 
 def sizes(values: Iterable[int]) -> str:
-    """`"4096"` if all are alike, all of them if few, else their range."""
+    """`"4096"` if all are alike, all of them if that is short, else their range."""
     listed = list(values)
     if len(set(listed)) == 1:
         return str(listed[0])
-    return " ".join(map(str, listed)) if len(listed) <= 4 else f"{min(listed)}..{max(listed)}"
+    text = " ".join(map(str, listed))
+    return text if len(text) <= 11 else f"{min(listed)}..{max(listed)}"
 
 
-def _columns(run: RunResult) -> Row:
+def columns(run: RunResult) -> Row:
     shared = ["case", "groups", "m", "n", "k", "result", "bit-exact"]
     if run.device == "sim":
-        return [*shared, "simulated in", "launches", "MMA", "TMA loads", "traffic", "speed of light"]
+        return [*shared, "simulated in", "launches", "MMA", "traffic", "speed of light"]
     if run.device == "cuda":
         return [*shared, "time", "speed of light", "ratio"]
     return [*shared, "call", "speed of light"]
 
 
-def _row(run: RunResult, result: CaseResult) -> Row:
+def row(run: RunResult, result: CaseResult) -> Row:
     case, floor = result.case, speed_of_light.floor(result.case)
     exact = {True: "yes", False: "no", None: ""}[result.bit_exact]
     row = [
@@ -166,15 +173,14 @@ def _row(run: RunResult, result: CaseResult) -> Row:
         time = f"{result.time_us:.3f} µs" if result.time_us is not None else "not measured"
         ratio = f"{result.time_us / floor.microseconds:.2f}x" if result.time_us is not None else ""
         return [*row, time, bound, ratio]
-    took = f"{result.seconds['run']:.1f} s" if "run" in result.seconds else ""
+    took = f"{call_seconds(result):.1f} s" if "run" in result.seconds else ""
     if run.device != "sim":
         return [*row, took, bound]
     launches = str(len(result.launches)) if result.launches else ""
     work, loads = result.total("mma_flops"), result.total("tma_load_bytes")
     arithmetic = f"{work / speed_of_light.flops(case):.2f}x" if work is not None else ""
-    traffic = f"{loads / 1e6:.2f} MB" if loads is not None else ""
-    ratio = f"{loads / speed_of_light.compulsory_loads(case):.2f}x" if loads is not None else ""
-    return [*row, took, launches, arithmetic, traffic, ratio, bound]
+    traffic = f"{loads / speed_of_light.compulsory_loads(case):.2f}x" if loads is not None else ""
+    return [*row, took, launches, arithmetic, traffic, bound]
 
 
 def _rich_table(columns: Row, rows: list[Row], run: RunResult) -> bool:

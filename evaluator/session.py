@@ -9,37 +9,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from evaluator import facts, measure, processes, progress, record, report
 from evaluator.cases import Case, CaseError, Task, load_cases, load_task
 from evaluator.judge import Judge, jobs_for
+from evaluator.options import Options
 from evaluator.results import RunResult
 from evaluator.verdict import ExitCode
 
-MODES = ("test", "benchmark", "leaderboard", "profile")
-DEVICES = ("auto", "sim", "cuda", "cpu")
 #: The simulator needs minutes for a benchmark shape; the task's limits are a GPU's.
 _SIMULATED_BENCHMARK_SECONDS = 900.0
 
 
 class UsageError(Exception):
     """The arguments do not go together, or name something that is not there."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `eval.py` was asked to do. `cases` empty: the task's own; `timeout` None: the task's."""
-
-    mode: str
-    device: str = "auto"
-    submission: Path = processes.ROOT / "submission.py"
-    cases: tuple[Case, ...] = ()
-    only: tuple[str, ...] = ()
-    json: Path | None = None
-    timeout: float | None = None
-    jobs: int | None = None
 
 
 def evaluate(options: Options) -> RunResult:

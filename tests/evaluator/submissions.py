@@ -10,8 +10,10 @@ VALUES = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4
 
 def dequantise(packed, scales):
     codes = packed[:, :, 0].view(torch.uint8)
-    pairs = torch.stack([VALUES[(codes & 15).long()], VALUES[(codes >> 4).long()]], -1)
-    return pairs.reshape(codes.shape[0], -1) * scales[:, :, 0].float().repeat_interleave(16, 1)
+    values = VALUES.to(codes.device)
+    pairs = torch.stack([values[(codes & 15).long()], values[(codes >> 4).long()]], -1)
+    scales = scales[:, :, 0].to(codes.device).float()
+    return pairs.reshape(codes.shape[0], -1) * scales.repeat_interleave(16, 1)
 
 
 def right(data):

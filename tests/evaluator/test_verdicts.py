@@ -12,6 +12,7 @@ from submissions import BEHAVIOURS, MISBEHAVING, case_line
 
 from evaluator import report, session
 from evaluator.cases import parse_line
+from evaluator.options import Options
 from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import ExitCode, Status
 
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> RunResult:
     submission.write_text(MISBEHAVING)
     cases = tuple(replace(parse_line(case_line(name)), name=name) for name in BEHAVIOURS)
     return session.evaluate(
-        session.Options(mode="test", device="cpu", submission=submission, cases=cases, timeout=HANG_LIMIT)
+        Options(mode="test", device="cpu", submission=submission, cases=cases, timeout=HANG_LIMIT)
     )
 
 

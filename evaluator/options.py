@@ -1,0 +1,26 @@
+"""What `eval.py` can be asked for. Imports nothing heavy: `eval.py --help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluator.cases import Case
+from evaluator.processes import ROOT
+
+MODES = ("test", "benchmark", "leaderboard", "profile")
+DEVICES = ("auto", "sim", "cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `eval.py` was asked to do. `cases` empty: the task's own; `timeout` None: the task's."""
+
+    mode: str
+    device: str = "auto"
+    submission: Path = ROOT / "submission.py"
+    cases: tuple[Case, ...] = ()
+    only: tuple[str, ...] = ()
+    json: Path | None = None
+    timeout: float | None = None
+    jobs: int | None = None
