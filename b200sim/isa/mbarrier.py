@@ -135,11 +135,13 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
             warp.wait_expired = False
             warp.put(p, FULL)
             return following
-        if sleeps and not warp.wait_expired:
-            barrier.block(warp)
-            return BLOCKED
-        warp.wait_expired = False
         warp.put(p, 0)
-        return YIELDED
+        if not sleeps:
+            return YIELDED
+        if warp.wait_expired:
+            warp.wait_expired = False
+            return following
+        barrier.block(warp)
+        return BLOCKED
 
     return operation

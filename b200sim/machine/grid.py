@@ -11,7 +11,7 @@ from b200sim.isa.registry import BLOCKED, EXITED
 from b200sim.isa.values import LANE_INDEX, Value
 from b200sim.machine.counters import Counters
 from b200sim.machine.cta import RESERVED_SHARED, Cluster, Cta
-from b200sim.machine.deadlock import deadlock_report
+from b200sim.machine.deadlock import deadlock_report, endless_report
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.machine.waiting import MBarrier
 from b200sim.machine.warp import Warp
@@ -60,6 +60,7 @@ class Grid:
         self.waiting = deque(range(self.cluster_count))
         self.resident_limit = max(1, SM_COUNT // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
+        self.running: Cluster | None = None
         self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
 
     @property
@@ -201,6 +202,7 @@ class Grid:
 
     def _run_cluster(self, cluster: Cluster) -> bool:
         """Run one cluster until it is done, can do nothing, or has used its turn; whether anything happened."""
+        self.running = cluster
         turn = 100_000
         steps = 0
         while steps < turn:
@@ -237,7 +239,8 @@ class Grid:
 
     def _check_deadline(self) -> None:
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise Fault("time_limit", "the simulation's time limit has passed; the kernel was still running")
+            running = [c for c in (self.running, *self.resident) if isinstance(c, Cluster)]
+            raise Fault("time_limit", endless_report(running))
 
     def _retire(self, cluster: Cluster) -> None:
         for cta in cluster.ctas:

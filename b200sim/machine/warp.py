@@ -216,7 +216,3 @@ class Warp:
     def _place(self, block: Block, operation: Callable[..., object] | None) -> str:
         place = block.instruction_of(operation).place() if operation else "?"
         return f"{self.name}, {place}"
-
-    def current_place(self) -> str:
-        """Where a blocked warp stands."""
-        return f"{self.name}, {self.program.blocks[self.pc].instructions[0].place()}"

@@ -1,0 +1,74 @@
+"""Run a mutant of `submission.py` on the simulated B200 and say what the evaluator finds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+import reference
+from b200sim.device import SimulatedDevice
+from b200sim.faults import Fault
+from tests.mutations import mutants
+from tests.mutations.mutants import Mutant
+
+SUBMISSION = Path(__file__).parents[2] / "submission.py"
+SECONDS = 60.0
+
+
+def mutated_source(mutant: Mutant) -> str:
+    source = SUBMISSION.read_text()
+    assert source.count(mutant.find) == 1, f"{mutant.name}: {source.count(mutant.find)} places match {mutant.find!r}"
+    return source.replace(mutant.find, mutant.replace)
+
+
+def outcome(mutant: Mutant) -> str:
+    """The simulator's fault, or the message of the check, or `passed`."""
+    case = getattr(mutants, mutant.case)
+    data = reference.generate_input(**case, g=len(case["m"]), device="cpu")
+    with tempfile.TemporaryDirectory() as folder, SimulatedDevice(time_limit=SECONDS) as device:
+        with device.paused():
+            placed = _on_device(device, data)
+        module = _load(mutated_source(mutant), Path(folder))
+        try:
+            output = module.custom_kernel(placed)
+        except Fault as fault:
+            return str(fault)
+        with device.paused():
+            passed, message = reference.check_implementation(placed, output)
+    return "passed" if passed else message
+
+
+def _on_device(device: SimulatedDevice, data):  # type: ignore[no-untyped-def]
+    abc, plain, reordered, sizes = data
+    for _, _, c in abc:
+        c.view(torch.int16).fill_(-1)  # poison: NaN
+    names = ("a", "b", "c"), ("sfa", "sfb")
+    groups = [
+        tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names[0], tensors, strict=True))
+        for g, tensors in enumerate(abc)
+    ]
+    scales = [
+        tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names[1], tensors, strict=True))
+        for g, tensors in enumerate(reordered)
+    ]
+    return groups, plain, scales, sizes
+
+
+def _load(source: str, folder: Path) -> ModuleType:
+    """Import source text; the DSL reads a kernel's source from its file, so there must be one."""
+    path = folder / "mutant.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("mutant", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mutant"] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["mutant"]
+    return module
