@@ -126,11 +126,13 @@ def absolute_gemm(
 def round_to_float16(exact: torch.Tensor) -> torch.Tensor:
     """Round float32 or float64 values once, to nearest even; from 65520 on the result is infinite.
 
-    torch converts float64 to float16 through float32, which rounds twice. Here the value is first rounded
+    torch converts float64 to float16 through float32, which rounds twice. Here such a value is first rounded
     to float16's own grid in float64 (scaling by powers of two and `round` are exact), so that the
-    conversions have nothing left to round. An exact zero becomes +0.
+    conversions have nothing left to round. A zero becomes +0.
     """
-    values = exact.double()
+    if exact.dtype == torch.float32:
+        return exact.half() + 0.0
+    values = exact
     exponent = (
         torch.frexp(values).exponent.clamp(min=-13) - 11
     )  # of float16's unit at |value|; subnormals 2**-24
