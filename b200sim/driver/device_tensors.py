@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-# torch's caching allocator rounds blocks to 512 bytes.
+# torch's caching allocator gives out multiples of 512 bytes; a page, and so what follows its gap, is one too.
 ALIGNMENT = 512
-GAP = 512
+GAP = ALIGNMENT
 POISON = 0xFF
 
 
@@ -67,7 +67,7 @@ class DeviceTensors:
                 source = source.contiguous()
             copy = torch.empty(0, dtype=source.dtype)
             elements = source.numel()
-            memory = aligned_memory(elements * source.element_size())
+            memory = device_memory(elements * source.element_size())
             if elements:
                 first = source.storage_offset() * source.element_size()
                 memory.copy_(_bytes_of(source)[first : first + memory.numel()])
@@ -78,7 +78,7 @@ class DeviceTensors:
         """Give a fresh CPU tensor device memory, in place; with `poison` its contents are 0xFF bytes."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             old = tensor.untyped_storage()
-            memory = aligned_memory(old.nbytes())
+            memory = device_memory(old.nbytes())
             if old.nbytes() and not poison:
                 memory.copy_(_bytes_of(tensor))
             tensor.set_(memory.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
@@ -95,13 +95,15 @@ class DeviceTensors:
             self._registry.remove(address)
 
 
-def aligned_memory(nbytes: int) -> torch.Tensor:
-    """`nbytes` poisoned bytes at a multiple of ALIGNMENT, with GAP bytes of no one else's on both sides."""
-    # Shared pages: the simulator may fork to run clusters side by side, and their stores must be seen.
-    raw = np.frombuffer(mmap.mmap(-1, nbytes + ALIGNMENT + 2 * GAP), dtype=np.uint8)
-    raw.fill(POISON)
-    start = -(raw.ctypes.data + GAP) % ALIGNMENT + GAP
-    return torch.from_numpy(raw[start : start + nbytes])
+def device_memory(nbytes: int) -> torch.Tensor:
+    """`nbytes` poisoned bytes at a multiple of ALIGNMENT, with GAP bytes of no one else's on both sides.
+
+    The mapping starts at a page and is shared with forked processes, so that parts of one launch can run side
+    by side.
+    """
+    mapping = np.frombuffer(mmap.mmap(-1, GAP + nbytes + GAP), dtype=np.uint8)
+    mapping[:] = POISON
+    return torch.from_numpy(mapping[GAP : GAP + nbytes])
 
 
 def allocation_name(tensor: torch.Tensor) -> str:

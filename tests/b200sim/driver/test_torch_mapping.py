@@ -1,8 +1,10 @@
 """`device="cuda"` tensors and `torch.cuda` calls on host memory."""
 
+import ctypes
 import gc
 import inspect
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -259,3 +261,14 @@ def test_nothing_stays_behind(open_device):
     assert not torch.cuda.is_available() or torch.cuda.get_device_name(0) != "NVIDIA B200"
     assert kept.device.type == "cpu"
     assert kept.tolist() == [1, 1, 1, 1]
+
+
+def test_device_memory_is_shared_with_forked_processes(device):
+    tensor = torch.zeros(4, dtype=torch.uint8, device="cuda")
+    memory = (ctypes.c_uint8 * 4).from_address(tensor.data_ptr())
+    child = os.fork()
+    if child == 0:
+        memory[1] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert tensor.tolist() == [0, 7, 0, 0]
