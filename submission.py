@@ -1,311 +1,294 @@
 #!POPCORN leaderboard nvfp4_group_gemm
 #!POPCORN gpu B200
 
-"""Grouped NVFP4 GEMM for B200: C[g] = (A[g] * SFA[g]) @ (B[g] * SFB[g])^T, one launch for all groups.
+"""Grouped NVFP4 GEMM for B200: C[g] = (A[g] * SFA[g]) @ (B[g] * SFB[g])^T, all groups in one launch.
 
-A (M x K) holds the tokens, B (N x K) the weights, both e2m1 with one e4m3 scale per 16 values along K; C (M x N)
-is fp16. A few hundred tokens meet large weights, so the job is to pull the weights out of DRAM once.
+A (M x K) holds tokens, B (N x K) weights, both e2m1 with one e4m3 scale per 16 values along K; C (M x N) is
+fp16. A few hundred tokens meet large weights: the job is to pull the weights out of DRAM, once.
 
-* Swapped operands: the weights are the M side of the MMA, the tokens its N side, so that a short M costs little.
-* Two CTAs share one tcgen05.mma (cta_group::2, 256 weight rows x 128 tokens x K = 64): each CTA holds its own
-  128 weight rows and half of the tokens, hence token traffic is halved.
-* An output tile is 256 weight rows x 128 tokens, or x 256 tokens as two halves that share the weights in shared
-  memory; a half with no token is neither loaded nor multiplied.
-* Persistent, warp-specialised: warps 0-3 store tiles, warp 4 issues TMA loads, warp 5 issues MMAs. Each CTA pair
-  walks its own tiles in a static order. A ring of stages (K = 256 each) joins load and MMA, a ring of tensor memory
-  accumulators joins MMA and store.
-* TMA descriptors for A, B, SFA, SFB of each group are encoded by the compiled host code on each call and travel as
-  kernel parameters: no copies to the device, no allocation, no device-side descriptor update. M, N, K and pointers
-  are run-time values; a kernel is compiled once per (number of groups, token halves).
+* Swapped operands: the weights are the M side of the MMA, the tokens its N side, so a short M wastes little.
+* Two CTAs share each MMA (cta_group::2: 256 weight rows x 128 tokens x 64 of K). A CTA holds its own 128
+  weight rows but only half of the tokens.
+* An output tile is 256 weight rows x 128 tokens, or x 256 tokens as two halves that share the weights in
+  shared memory. A half without a token is neither loaded nor multiplied.
+* Persistent and warp-specialised: each CTA pair walks its tiles in a static order; in each CTA one thread of
+  warp 4 loads (TMA), in the leader CTA one thread of warp 5 issues the MMAs, warps 0-3 store.
 
-"Row" below means a weight row (index along N), "token" a row of A (index along M).
+      global --TMA--> stages in shared memory --MMA--> accumulators in tensor memory --ld, st--> global
+                 ^ full / empty barriers ^        ^ acc_full / acc_empty barriers ^
+
+* TMA descriptors are encoded by the compiled host code on each call and are kernel parameters: nothing is
+  copied to the device, allocated, or updated on the device. M, N, K and pointers are run-time values; a
+  kernel is compiled once per (number of groups, tokens per tile).
+
+In this file "row" is a weight row (index along N), "token" a row of A (index along M).
 """
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import cutlass
 import cutlass.cute as cute
 import torch
-from cutlass import Float4E2M1FN, Float8E4M3FN, Float16, Float32, Int16, Int32, Int64
+from cutlass import Float4E2M1FN, Float32, Int16, Int32, Int64
 from cutlass._mlir import ir
 from cutlass._mlir.dialects import cute_nvgpu, llvm
 from cutlass.cute.nvgpu import cpasync, tcgen05
 from cutlass.cutlass_dsl import dsl_user_op
 from cutlass.utils import SmemAllocator
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Problem limits
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- What is supported -------------------------------------------------------------------------------------
 
-MAX_GROUPS = 32  # 4 descriptors x 128 B per group; kernel parameters end at 32,764 B
-N_MULTIPLE = 8
-K_MULTIPLE = 64
+MAX_GROUPS = 32  # kernel parameters: 4 descriptors x 128 B and 6 numbers per group
+N_MULTIPLE = 8  # 16 B in a row of C
+K_MULTIPLE = 64  # a whole scale atom
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tile geometry
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Tile geometry -----------------------------------------------------------------------------------------
 
-CTAS = 2  # CTAs of a cluster = CTAs of one MMA
-MMA_K = 64  # elements of K per tcgen05.mma of 4-bit data
-K_TILE = 256  # elements of K per stage: 128 B, the width of a SWIZZLE_128B row
-K_BLOCKS = K_TILE // MMA_K
-CTA_ROWS = 128  # weight rows per CTA = lanes of tensor memory
+CTAS = 2  # CTAs of a cluster = CTAs of an MMA
+CTA_ROWS = 128  # weight rows of a CTA = lanes of tensor memory
 TILE_ROWS = CTAS * CTA_ROWS
-HALF_TOKENS = 128  # tokens per MMA
-CTA_TOKENS = HALF_TOKENS // CTAS  # tokens of a half whose data lie in one CTA
+HALF_TOKENS = 128  # tokens of an MMA
+CTA_TOKENS = HALF_TOKENS // CTAS  # of these, tokens whose values lie in one CTA
+MMA_K = 64
+K_TILE = 256  # elements of K per stage: rows of 128 B, as wide as the 128 B swizzle
+K_BLOCKS = K_TILE // MMA_K
 
-# Scale factors come in atoms of 128 rows x 64 elements of K: 128 x 4 bytes = 512 B, and the atoms of one
-# block of 128 rows follow each other along K.
+# A scale atom is 128 rows (or tokens) x 64 of K = 128 x 4 scales. Atoms of one block of 128 rows follow each
+# other along K. Inside: byte 16 * (row % 32) + 4 * (row / 32) + scale.
 ATOM_ROWS = 128
-ATOM_BYTES = ATOM_ROWS * (MMA_K // 16)
+ATOM_BYTES = ATOM_ROWS * MMA_K // 16
 
-ROW_TILE_BYTES = CTA_ROWS * K_TILE // 2  # 16 KB
-TOKEN_TILE_BYTES = CTA_TOKENS * K_TILE // 2  # 8 KB per half
-SCALE_TILE_BYTES = K_BLOCKS * ATOM_BYTES  # 2 KB, of the CTA's rows or of one half's tokens
+# Shared memory of a stage: rows | tokens of each half | scales of the rows | scales of each half's tokens
+ROW_TILE_BYTES = CTA_ROWS * K_TILE // 2  # 16 KB, 128 B per row, swizzled
+TOKEN_TILE_BYTES = CTA_TOKENS * K_TILE // 2  # 8 KB, likewise
+SCALE_TILE_BYTES = K_BLOCKS * ATOM_BYTES  # 2 KB, of 128 rows or tokens
 
-BARRIER_BYTES = 1024  # mbarriers and the tensor memory address, ahead of the stages
-BARRIER_SIZE = 8
-DESCRIPTOR_BYTES = 128
+BARRIER_BYTES = 8
+HEADER_BYTES = 1024  # mbarriers and the tensor memory address, ahead of the stages
 SMEM_PER_SM = 228 * 1024
-SMEM_PER_CTA_RESERVED = 1024
+SMEM_RESERVED_PER_CTA = 1024
 
-# Tensor memory columns: an accumulator has one fp32 column per token, a scale tile 4 bytes per row and K block
-# in 32 lanes, i.e. 4 columns per K block.
+# Tensor memory columns: accumulators (lane = row, column = token, fp32), scales of the rows, scales of each
+# half's tokens (128 x 4 per K block are 32 lanes x 16 B, i.e. 4 columns).
 ACC_COLUMNS = HALF_TOKENS
-SCALE_COLUMNS = K_BLOCKS * ATOM_BYTES // (32 * 4)
-LOAD_COLUMNS = 32  # columns per tcgen05.ld
+ATOM_COLUMNS = ATOM_BYTES // 32 // 4
+SCALE_COLUMNS = K_BLOCKS * ATOM_COLUMNS
+LOAD_COLUMNS = 32  # accumulator columns per tcgen05.ld
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Warp roles
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Warp roles --------------------------------------------------------------------------------------------
 
-STORE_WARPS = 4  # tcgen05.ld lets warp w read lanes 32w .. 32w+31
+STORE_WARPS = 4  # warp w can read lanes 32 w .. 32 w + 31 of tensor memory
 LOAD_WARP = 4
 MMA_WARP = 5
 THREADS = 32 * 6
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Encodings of the hardware
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Encodings of the hardware -----------------------------------------------------------------------------
 
-# L2 eviction policies (createpolicy encodings): weights are read once, tokens again by each column of tiles.
+DESCRIPTOR_BYTES = 128  # of a TMA descriptor
+BOTH_CTAS = 0b11  # multicast mask
+
+# L2 eviction policies: a weight is read once, a token again by each column of tiles.
 EVICT_FIRST = 0x12F0_0000_0000_0000
 EVICT_LAST = 0x14F0_0000_0000_0000
 
 
+def smem_field(nbytes: int) -> int:
+    """Bytes in the unit of shared memory descriptors, 16 B."""
+    return nbytes >> 4
+
+
 def smem_descriptor(leading_bytes: int, stride_bytes: int, swizzle: int) -> int:
-    """Constant part of a tcgen05 shared memory descriptor (PTX ISA, "Shared memory descriptor")."""
-    return (leading_bytes >> 4) << 16 | (stride_bytes >> 4) << 32 | 1 << 46 | swizzle << 61
+    """tcgen05 shared memory descriptor without its start address (PTX ISA, tcgen05 matrix descriptor)."""
+    return smem_field(leading_bytes) << 16 | smem_field(stride_bytes) << 32 | 1 << 46 | swizzle << 61
 
 
-# K-major 4-bit operand, rows of 128 B, groups of 8 rows 1024 B apart, 128 B swizzle (leading offset unused)
-OPERAND_DESCRIPTOR = smem_descriptor(16, 8 * K_TILE // 2, 2)
-# Scale atom: 32 rows of 16 B, groups of 8 rows 128 B apart, no swizzle
-SCALE_DESCRIPTOR = smem_descriptor(16, 8 * 16, 0)
-# Steps of one K block in the address field, which counts 16 B
-OPERAND_STEP = MMA_K // 2 >> 4
-SCALE_STEP = ATOM_BYTES >> 4
+# K-major values: groups of 8 rows are 1024 B apart, 128 B swizzle (the leading offset is unused)
+VALUES_DESCRIPTOR = smem_descriptor(16, 8 * K_TILE // 2, 2)
+VALUES_STEP = smem_field(MMA_K // 2)  # to the next K block
+# Scale atom as 32 rows of 16 B, groups of 8 rows 128 B apart, no swizzle
+SCALES_DESCRIPTOR = smem_descriptor(16, 8 * 16, 0)
+SCALES_STEP = smem_field(ATOM_BYTES)
 
-# Instruction descriptor of kind::mxf4nvf4: e2m1 operands (bits 7 and 10), N >> 3 at bit 17, UE4M3 scales
-# (bit 23 = 0), M >> 4 at bit 24.
-MMA_DESCRIPTOR = 1 << 7 | 1 << 10 | (HALF_TOKENS >> 3) << 17 | (TILE_ROWS >> 4) << 24
+# Instruction descriptor of kind::mxf4nvf4: e2m1 values (bits 7 and 10), N / 8 from bit 17, UE4M3 scales
+# (bit 23 = 0), M / 16 from bit 24
+MMA_DESCRIPTOR = 1 << 7 | 1 << 10 | HALF_TOKENS // 8 << 17 | TILE_ROWS // 16 << 24
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a kernel is compiled for. `halves` is the number of 128-token halves of a full tile (1 or 2)."""
+    """What a kernel is compiled for. `halves` is the number of 128-token halves of a full tile, 1 or 2.
+
+    One half: the host picks it when no CTA pair has a second tile. The kernel then takes at most half of an
+    SM (shared memory, tensor memory), so that the CTAs of the next launch, released early, fit beside it.
+    """
 
     groups: int
     halves: int
 
     @property
     def stage_bytes(self) -> int:
-        """Shared memory of one stage: rows | tokens of each half | row scales | token scales of each half."""
+        """28 KB or 38 KB."""
         return ROW_TILE_BYTES + SCALE_TILE_BYTES + self.halves * (TOKEN_TILE_BYTES + SCALE_TILE_BYTES)
 
     @property
     def stages(self) -> int:
-        """Two halves: all of the SM (5 x 38 KB). One half: half of the SM (4 x 28 KB), so that the CTAs of the
-        next launch, released early, find room beside those of this one."""
-        ctas_per_sm = 1 if self.halves == 2 else 2
-        return (SMEM_PER_SM // ctas_per_sm - SMEM_PER_CTA_RESERVED - BARRIER_BYTES) // self.stage_bytes
+        """4 in half an SM or 5 in a whole one."""
+        smem = SMEM_PER_SM // (2 if self.halves == 1 else 1) - SMEM_RESERVED_PER_CTA - HEADER_BYTES
+        return smem // self.stage_bytes
 
     @property
     def accumulators(self) -> int:
-        """Two halves: three, so that the next tile starts while this one is stored. One half: the host picks it
-        only when no CTA has a second tile."""
-        return 3 if self.halves == 2 else 1
+        """Each for one half. With 3, the next tile starts while this one is stored."""
+        return 1 if self.halves == 1 else 3
 
     @property
     def tmem_columns(self) -> int:
-        """Power of two. Two halves: 3 x 128 + 16 + 2 x 16 -> 512; one half: 128 + 16 + 16 -> 256 (half the SM)."""
+        """128 + 16 + 16 or 3 * 128 + 16 + 2 * 16, rounded up to a power of two: 256 or 512."""
         used = self.accumulators * ACC_COLUMNS + (1 + self.halves) * SCALE_COLUMNS
         return 1 << (used - 1).bit_length()
 
     @property
     def smem_bytes(self) -> int:
-        return BARRIER_BYTES + self.stages * self.stage_bytes
+        return HEADER_BYTES + self.stages * self.stage_bytes
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# PTX that the DSL has no (efficient) form for. All of it is executed by one elected thread.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- PTX for which the DSL has no form, or one with an election per instruction ----------------------------
+# For one elected thread unless said otherwise.
 
 
-def _ptx(text: str, constraints: str, operands: list, result: ir.Type | None = None, *, loc=None, ip=None):
+def ptx(text: str, constraints: str, operands=(), result: ir.Type | None = None, *, loc=None, ip=None):
+    """Inline `text`. Constraints as in LLVM: h, r, l, f for 16, 32, 64 bit and float, "=" for results."""
     numbers = [Int32(operand) if isinstance(operand, int) else operand for operand in operands]
     values = [number.ir_value(loc=loc, ip=ip) for number in numbers]
-    return llvm.inline_asm(
-        result,
-        values,
-        text,
-        constraints,
-        has_side_effects=True,
-        is_align_stack=False,
-        asm_dialect=llvm.AsmDialect.AD_ATT,
-        loc=loc,
-        ip=ip,
-    )
+    return llvm.inline_asm(result, values, text, constraints, has_side_effects=True, loc=loc, ip=ip)
 
 
 @dsl_user_op
 def leader_address(address: Int32, *, loc=None, ip=None) -> Int32:
-    """Address of the same shared memory location in the pair's even CTA, which issues the MMAs."""
+    """The same place in the shared memory of the pair's leader CTA (rank 0), which issues the MMAs."""
     text = "mapa.shared::cluster.u32 $0, $1, 0;"
-    return Int32(_ptx(text, "=r,r", [address], Int32.mlir_type, loc=loc, ip=ip))
-
-
-@dsl_user_op
-def prefetch_descriptor(descriptor: Int64, *, loc=None, ip=None) -> None:
-    _ptx("prefetch.tensormap [$0];", "l", [descriptor], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def tma_load_2d(smem, descriptor, x, y, barrier, policy, *, loc=None, ip=None) -> None:
-    """Box at (x, y) -> this CTA's shared memory; completes bytes on `barrier` of the leader CTA."""
-    _ptx(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.cta_group::2"
-        ".L2::cache_hint [$0], [$1, {$2, $3}], [$4], $5;",
-        "r,l,r,r,r,l",
-        [smem, descriptor, x, y, barrier, Int64(policy)],
-        loc=loc,
-        ip=ip,
-    )
-
-
-@dsl_user_op
-def tma_load_3d(smem, descriptor, x, y, z, barrier, policy, *, loc=None, ip=None) -> None:
-    """As tma_load_2d for a box at (x, y, z)."""
-    _ptx(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.cta_group::2"
-        ".L2::cache_hint [$0], [$1, {$2, $3, $4}], [$5], $6;",
-        "r,l,r,r,r,r,l",
-        [smem, descriptor, x, y, z, barrier, Int64(policy)],
-        loc=loc,
-        ip=ip,
-    )
-
-
-@dsl_user_op
-def tma_load_3d_both(smem, descriptor, x, y, z, barrier, policy, *, loc=None, ip=None) -> None:
-    """As tma_load_3d, but the box lands in both CTAs of the pair; twice its bytes complete on the leader's barrier."""
-    _ptx(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
-        ".cta_group::2.L2::cache_hint [$0], [$1, {$2, $3, $4}], [$5], $6, $7;",
-        "r,l,r,r,r,r,h,l",
-        [smem, descriptor, x, y, z, barrier, Int16(0b11), Int64(policy)],
-        loc=loc,
-        ip=ip,
-    )
-
-
-@dsl_user_op
-def copy_scales(columns: Int32, descriptor: Int64, *, loc=None, ip=None) -> None:
-    """One scale atom, shared -> tensor memory of both CTAs: 4 columns, repeated in each quarter of the lanes."""
-    _ptx("tcgen05.cp.cta_group::2.32x128b.warpx4 [$0], $1;", "r,l", [columns, descriptor], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def multiply(acc, rows, tokens, row_scales, token_scales, accumulate, *, loc=None, ip=None) -> None:
-    """256 rows x 128 tokens x K = 64 on both CTAs: acc = (accumulate ? acc : 0) + rows @ tokens^T, scaled."""
-    _ptx(
-        "{ .reg .pred p; setp.ne.b32 p, $6, 0;"
-        " tcgen05.mma.cta_group::2.kind::mxf4nvf4.block_scale.scale_vec::4X [$0], $1, $2, $3, [$4], [$5], p; }",
-        "r,l,l,r,r,r,r",
-        [acc, rows, tokens, Int32(MMA_DESCRIPTOR), row_scales, token_scales, Int32(accumulate)],
-        loc=loc,
-        ip=ip,
-    )
-
-
-@dsl_user_op
-def commit(barrier: Int32, *, loc=None, ip=None) -> None:
-    """Arrive on `barrier` of both CTAs when all earlier copies and MMAs of this thread are complete."""
-    _ptx(
-        "tcgen05.commit.cta_group::2.mbarrier::arrive::one.shared::cluster.multicast::cluster.b64 [$0], $1;",
-        "r,h",
-        [barrier, Int16(0b11)],
-        loc=loc,
-        ip=ip,
-    )
-
-
-@dsl_user_op
-def fence_after_wait(*, loc=None, ip=None) -> None:
-    _ptx("tcgen05.fence::after_thread_sync;", "", [], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def fence_before_arrive(*, loc=None, ip=None) -> None:
-    _ptx("tcgen05.fence::before_thread_sync;", "", [], loc=loc, ip=ip)
+    return Int32(ptx(text, "=r,r", [address], Int32.mlir_type, loc=loc, ip=ip))
 
 
 @dsl_user_op
 def descriptor_address(atom: cute.CopyAtom, *, loc=None, ip=None) -> Int64:
-    """Generic address of a TMA descriptor that came as a kernel parameter."""
-    pointer_type = ir.Type.parse("!cute.ptr<!cute_nvgpu.tma_descriptor_tiled, generic, align<128>>")
+    """Generic address of a TMA descriptor that is a kernel parameter."""
+    pointer = ir.Type.parse("!cute.ptr<!cute_nvgpu.tma_descriptor_tiled, generic, align<128>>")
     executable = cute_nvgpu.atom_make_exec_tma(atom._trait.value, loc=loc, ip=ip)
-    pointer = cute_nvgpu.get_tma_desc_addr(pointer_type, executable, loc=loc, ip=ip)
-    return pointer.toint(loc=loc, ip=ip)
+    return cute_nvgpu.get_tma_desc_addr(pointer, executable, loc=loc, ip=ip).toint(loc=loc, ip=ip)
+
+
+@dsl_user_op
+def prefetch_descriptor(descriptor: Int64, *, loc=None, ip=None) -> None:
+    ptx("prefetch.tensormap [$0];", "l", [descriptor], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def tma_load(smem, descriptor, coordinates, barrier, policy, multicast=False, *, loc=None, ip=None) -> None:
+    """Load the box at `coordinates` into this CTA's shared memory, or with `multicast` into both CTAs'. The
+    bytes, of each destination, complete on `barrier` in the leader CTA."""
+    rank = len(coordinates)
+    box = ", ".join(f"${3 + i}" for i in range(rank))
+    text = (
+        f"cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        f"{'.multicast::cluster' if multicast else ''}.cta_group::2.L2::cache_hint"
+        f" [$0], [$1, {{{box}}}], [$2], {f'${4 + rank}, ' if multicast else ''}${3 + rank};"
+    )
+    constraints = "r,l,r," + "r," * rank + ("l,h" if multicast else "l")
+    operands = [smem, descriptor, barrier, *coordinates, Int64(policy)]
+    ptx(text, constraints, operands + ([Int16(BOTH_CTAS)] if multicast else []), loc=loc, ip=ip)
+
+
+@dsl_user_op
+def copy_scales(columns: Int32, descriptor: Int64, *, loc=None, ip=None) -> None:
+    """A scale atom from shared to tensor memory, in both CTAs: 4 columns of 32 lanes, in each quarter of the
+    lanes."""
+    ptx("tcgen05.cp.cta_group::2.32x128b.warpx4 [$0], $1;", "r,l", [columns, descriptor], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def multiply(acc, rows, tokens, row_scales, token_scales, accumulate, *, loc=None, ip=None) -> None:
+    """256 rows x 128 tokens x 64 of K: acc = (accumulate ? acc : 0) + rows @ tokens^T, with scales."""
+    text = (
+        "{ .reg .pred p; setp.ne.b32 p, $6, 0; tcgen05.mma.cta_group::2.kind::mxf4nvf4.block_scale"
+        ".scale_vec::4X [$0], $1, $2, $3, [$4], [$5], p; }"
+    )
+    operands = [acc, rows, tokens, MMA_DESCRIPTOR, row_scales, token_scales, accumulate]
+    ptx(text, "r,l,l,r,r,r,r", operands, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def commit(barrier: Int32, *, loc=None, ip=None) -> None:
+    """Arrive at `barrier` in both CTAs when all copies and MMAs this thread has issued are complete."""
+    text = (
+        "tcgen05.commit.cta_group::2.mbarrier::arrive::one.shared::cluster.multicast::cluster.b64 [$0], $1;"
+    )
+    ptx(text, "r,h", [barrier, Int16(BOTH_CTAS)], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def fence(when: str, *, loc=None, ip=None) -> None:
+    """Any thread: tensor memory accesses stay "after" the wait above or "before" the arrival below."""
+    ptx(f"tcgen05.fence::{when}_thread_sync;", "", loc=loc, ip=ip)
 
 
 @dsl_user_op
 def load_accumulator(address: Int32, *, loc=None, ip=None) -> list[Float32]:
-    """32 columns (tokens) of the calling thread's lane (weight row); `address` = first column, lane of the warp."""
-    count = LOAD_COLUMNS
-    struct = ir.Type.parse(f"!llvm.struct<({', '.join(['f32'] * count)})>")
-    registers = ", ".join(f"${i}" for i in range(count))
-    text = f"tcgen05.ld.sync.aligned.32x32b.x{count}.b32 {{{registers}}}, [${count}]; tcgen05.wait::ld.sync.aligned;"
-    result = _ptx(text, "=f," * count + "r", [address], struct, loc=loc, ip=ip)
-    return [Float32(llvm.extractvalue(Float32.mlir_type, result, [i], loc=loc, ip=ip)) for i in range(count)]
+    """Whole warp: 32 accumulator columns (tokens) of the thread's lane (row). The address is the warp's first
+    lane and the first column."""
+    floats = LOAD_COLUMNS
+    registers = ", ".join(f"${i}" for i in range(floats))
+    text = f"tcgen05.ld.sync.aligned.32x32b.x{floats}.b32 {{{registers}}}, [${floats}];"
+    text += " tcgen05.wait::ld.sync.aligned;"
+    struct = ir.Type.parse(f"!llvm.struct<({', '.join(['f32'] * floats)})>")
+    result = ptx(text, "=f," * floats + "r", [address], struct, loc=loc, ip=ip)
+    return [Float32(llvm.extractvalue(Float32.mlir_type, result, [i], loc=loc, ip=ip)) for i in range(floats)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Device: the walk over tiles
-# ---------------------------------------------------------------------------------------------------------------------
+@dsl_user_op
+def pack_fp16(low: Float32, high: Float32, *, loc=None, ip=None) -> Int32:
+    """Any thread: two values rounded to fp16, `low` in the lower half."""
+    operands = [high, low]
+    return Int32(ptx("cvt.rn.f16x2.f32 $0, $1, $2;", "=r,f,f", operands, Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def permute_bytes(a: Int32, b: Int32, selector: Int32, *, loc=None, ip=None) -> Int32:
+    """Any thread: byte i of the result is byte (nibble i of the selector) of b : a."""
+    operands = [a, b, selector]
+    return Int32(ptx("prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", operands, Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def store_if_more(count: Int32, than: int, address: Int64, value: Int32, *, loc=None, ip=None) -> None:
+    """Any thread: store 4 B if count > than."""
+    text = f"{{ .reg .pred p; setp.gt.s32 p, $0, {than}; @p st.global.b32 [$1], $2; }}"
+    ptx(text, "r,l,r", [count, address, value], loc=loc, ip=ip)
+
+
+# ---- Device: the walk over tiles ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One group, as run-time kernel parameters. Its tiles are numbered from `first_tile`, token tiles fastest, so
-    that pairs that need the same weights run side by side."""
+class Work:
+    """All tiles of the launch. problems[g] = (first tile, tiles along the tokens, K tiles, M, N, address of
+    C) of group g. Tiles are numbered group after group, along the tokens first, so that those that share
+    weights run side by side. `turns` is the number of tiles of a CTA pair, or of some pairs one less."""
 
-    first_tile: Int32
-    token_tiles: Int32
-    k_tiles: Int32
-    m: Int32
-    n: Int32
-    c: Int64
+    problems: tuple
+    tiles: Int32
+    turns: Int32
 
 
 @dataclass(frozen=True)
 class Tile:
     group: Int32
-    row: Int32  # first weight row (column of C)
-    token: Int32  # first token (row of C)
-    halves: Int32  # 128-token halves that have a token
+    row: Int32  # its first row (column of C)
+    token: Int32  # its first token (row of C)
+    halves: Int32  # halves with a token
     k_tiles: Int32
     m: Int32
     n: Int32
@@ -313,218 +296,226 @@ class Tile:
 
 
 @cute.jit
-def tile_index(wave: Int32):
-    """Tile that this CTA pair takes in its `wave`-th turn. Groups come sorted by size, and every other wave runs
-    backwards, which pairs long tiles with short ones."""
-    pair = cute.arch.block_idx()[0] // CTAS
+def tile_index(turn: Int32):
+    """The tile this CTA pair takes in its `turn`-th turn. Groups come sorted by falling M and every other
+    turn runs backwards, which gives a pair with a long tile a short one next."""
     pairs = cute.arch.grid_dim()[0] // CTAS
-    turn = pair
-    if wave % 2 == 1:
-        turn = pairs - 1 - pair
-    return wave * pairs + turn
+    place = cute.arch.block_idx()[0] // CTAS
+    if turn % 2 == 1:
+        place = pairs - 1 - place
+    return turn * pairs + place
 
 
 @cute.jit
-def count_tiles(total: Int32):
-    """Number of tiles of this CTA pair: only the last wave can be incomplete."""
-    pairs = cute.arch.grid_dim()[0] // CTAS
-    waves = (total + pairs - 1) // pairs
-    tiles = waves
-    if tile_index(waves - 1) >= total:
-        tiles = waves - 1
-    return tiles
+def count_turns(work: Work):
+    """Number of tiles of this CTA pair: only the last turn can lack tiles."""
+    turns = work.turns
+    if tile_index(turns - 1) >= work.tiles:
+        turns -= 1
+    return turns
 
 
 @cute.jit
-def find_tile(config: cutlass.Constexpr, problems, index: Int32):
+def find_tile(config: cutlass.Constexpr, work: Work, index: Int32):
     group = Int32(0)
-    first_tile, token_tiles, k_tiles, m, n, c = problems[0]
+    first, token_tiles, k_tiles, m, n, c = work.problems[0]
     for g in cutlass.range_constexpr(1, config.groups):
-        if index >= problems[g][0]:
+        if index >= work.problems[g][0]:
             group = Int32(g)
-            first_tile, token_tiles, k_tiles, m, n, c = problems[g]
-    row_tile = (index - first_tile) // token_tiles
-    token_tile = (index - first_tile) - row_tile * token_tiles
+            first, token_tiles, k_tiles, m, n, c = work.problems[g]
+    row_tile = (index - first) // token_tiles
+    token_tile = (index - first) - row_tile * token_tiles
     token = token_tile * (config.halves * HALF_TOKENS)
-    halves = Int32(1)
-    if cutlass.const_expr(config.halves == 2):
-        if m - token > HALF_TOKENS:
-            halves = Int32(2)
+    halves = 1 + (config.halves - 1) * Int32(m - token > HALF_TOKENS)
     return Tile(group, row_tile * TILE_ROWS, token, halves, k_tiles, m, n, c)
 
 
-def advance(index: Int32, parity: Int32, size: int):
-    """Next slot of a ring of `size` slots; the parity flips on each round."""
-    if size == 1:
-        return index, parity ^ 1
-    wraps = Int32(index + 1 == size)
-    return (index + 1) * (1 - wraps), parity ^ wraps
+def next_slot(slot: Int32, parity: Int32, slots: int) -> tuple[Int32, Int32]:
+    """One step in a ring; the parity of its barriers flips with each round."""
+    if slots == 1:
+        return slot, parity ^ 1
+    wraps = Int32(slot + 1 == slots)
+    return (slot + 1) * (1 - wraps), parity ^ wraps
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Device: the three roles
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Device: the three roles -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Barriers:
-    """mbarriers of one CTA. `full` and `acc_empty` are used in the leader CTA only, on behalf of both."""
+    """mbarriers of a CTA. `full` and `acc_empty` are used in the leader CTA only, on behalf of both CTAs."""
 
-    full: cute.Pointer  # [stages] the stage's bytes have landed in both CTAs: load -> MMA
-    empty: cute.Pointer  # [stages] its MMAs are complete: MMA -> load
-    acc_full: cute.Pointer  # [accumulators] the accumulator is complete: MMA -> store
-    acc_empty: cute.Pointer  # [accumulators] it has been read by the store warps of both CTAs: store -> MMA
+    full: cute.Pointer  # [stages] load -> MMA: the stage's bytes have landed in both CTAs
+    empty: cute.Pointer  # [stages] MMA -> load: the MMAs that read the stage are complete
+    acc_full: cute.Pointer  # [accumulators] MMA -> store: the accumulator is complete
+    acc_empty: cute.Pointer  # [accumulators] store -> MMA: all store warps of both CTAs have read it
 
 
 @cute.jit
-def load_tiles(config: cutlass.Constexpr, problems, total: Int32, descriptors: Int64, barriers, stages, rank: Int32):
-    """One thread per CTA: keep the ring of stages full. Each CTA loads its 128 rows and their scales, its 64 tokens
-    of each half, and half of the token scales, which it multicasts to both CTAs."""
-    full_of_leader = leader_address(barriers.full.toint())
+def prefetch_descriptors(config: cutlass.Constexpr, work: Work, descriptors: Int64):
+    """Fetch the descriptors of the first tile's group ahead of their use."""
+    group = find_tile(config, work, tile_index(Int32(0))).group
+    for operand in cutlass.range_constexpr(4):
+        prefetch_descriptor(descriptors + (Int64(group) + operand * config.groups) * DESCRIPTOR_BYTES)
+
+
+@cute.jit
+def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barriers, stages, rank):
+    """One thread of each CTA: keep the stages full. A CTA loads its 128 rows, their scales, and its 64 tokens
+    of each half. Both CTAs need the scales of all tokens: each loads half of them for both."""
+    leader_full = leader_address(barriers.full.toint())
+    kind_bytes = config.groups * DESCRIPTOR_BYTES
     cute.arch.griddepcontrol_wait()
 
+    # On a fresh barrier, parity 1 counts as complete: the stages start out empty.
     stage, parity = Int32(0), Int32(1)
-    for wave in cutlass.range(count_tiles(total), unroll=1):
-        tile = find_tile(config, problems, tile_index(wave))
+    for turn in cutlass.range(count_turns(work), unroll=1):
+        tile = find_tile(config, work, tile_index(turn))
         row_map = descriptors + Int64(tile.group) * DESCRIPTOR_BYTES
-        token_map = row_map + config.groups * DESCRIPTOR_BYTES
-        row_scale_map = token_map + config.groups * DESCRIPTOR_BYTES
-        token_scale_map = row_scale_map + config.groups * DESCRIPTOR_BYTES
+        token_map, row_scale_map, token_scale_map = (row_map + i * kind_bytes for i in (1, 2, 3))
         row = tile.row + rank * CTA_ROWS
         token = tile.token + rank * CTA_TOKENS
         half_bytes = CTAS * (TOKEN_TILE_BYTES + SCALE_TILE_BYTES)
-        stage_bytes = CTAS * (ROW_TILE_BYTES + SCALE_TILE_BYTES) + tile.halves * half_bytes
+        expected_bytes = CTAS * (ROW_TILE_BYTES + SCALE_TILE_BYTES) + tile.halves * half_bytes
 
         for k_tile in cutlass.range(tile.k_tiles, unroll=1):
             k, atom = k_tile * K_TILE, k_tile * K_BLOCKS
-            cute.arch.mbarrier_wait(barriers.empty + stage, parity)
-            if rank == 0:
-                cute.arch.mbarrier_arrive_and_expect_tx(barriers.full + stage, stage_bytes)
-            full = full_of_leader + stage * BARRIER_SIZE
+            full = leader_full + stage * BARRIER_BYTES
             rows = stages + stage * config.stage_bytes
             tokens = rows + ROW_TILE_BYTES
             row_scales = tokens + config.halves * TOKEN_TILE_BYTES
             token_scales = row_scales + SCALE_TILE_BYTES
 
-            tma_load_2d(rows, row_map, k, row, full, EVICT_FIRST)
-            tma_load_3d(row_scales, row_scale_map, 0, atom, row // ATOM_ROWS, full, EVICT_FIRST)
+            cute.arch.mbarrier_wait(barriers.empty + stage, parity)
+            if rank == 0:
+                cute.arch.mbarrier_arrive_and_expect_tx(barriers.full + stage, expected_bytes)
+            tma_load(rows, row_map, (k, row), full, EVICT_FIRST)
+            tma_load(row_scales, row_scale_map, (0, atom, row // ATOM_ROWS), full, EVICT_FIRST)
             for half in cutlass.range_constexpr(config.halves):
                 if half < tile.halves:
                     smem = tokens + half * TOKEN_TILE_BYTES
-                    tma_load_2d(smem, token_map, k, token + half * HALF_TOKENS, full, EVICT_LAST)
+                    tma_load(smem, token_map, (k, token + half * HALF_TOKENS), full, EVICT_LAST)
                     smem = token_scales + half * SCALE_TILE_BYTES + rank * (SCALE_TILE_BYTES // CTAS)
                     atom_row = tile.token // ATOM_ROWS + half
-                    my_atom = atom + rank * (K_BLOCKS // CTAS)
-                    tma_load_3d_both(smem, token_scale_map, 0, my_atom, atom_row, full, EVICT_LAST)
-            stage, parity = advance(stage, parity, config.stages)
+                    box = (0, atom + rank * (K_BLOCKS // CTAS), atom_row)
+                    tma_load(smem, token_scale_map, box, full, EVICT_LAST, multicast=True)
+            stage, parity = next_slot(stage, parity, config.stages)
 
-    # Leave only when the MMAs that read this CTA's shared memory, and their arrivals on it, are done.
+    # The MMAs of the leader read this CTA's stages and arrive at its barriers: wait for the last of them.
     for _ in cutlass.range_constexpr(config.stages):
         cute.arch.mbarrier_wait(barriers.empty + stage, parity)
-        stage, parity = advance(stage, parity, config.stages)
+        stage, parity = next_slot(stage, parity, config.stages)
 
 
 @cute.jit
-def issue_mmas(config: cutlass.Constexpr, problems, total: Int32, barriers, stages, tmem: Int32):
-    """One thread per CTA pair: scales to tensor memory, then one MMA per K block and half."""
+def issue_mmas(config: cutlass.Constexpr, work: Work, barriers, stages: Int32, tmem: Int32):
+    """One thread of the leader CTA: per stage, copy the scales to tensor memory and multiply each half."""
     row_scale_columns = tmem + config.accumulators * ACC_COLUMNS
     token_scale_columns = row_scale_columns + SCALE_COLUMNS
-    stages_field = Int64((stages & 0x3FFFF) >> 4)  # CTA-local address in units of 16 B
+    stages_field = Int64(smem_field(stages & 0xFFFFFF))  # CTA-local: without the CTA's rank in bits 24 and up
 
     stage, parity = Int32(0), Int32(0)
     acc, acc_parity = Int32(0), Int32(1)
-    for wave in cutlass.range(count_tiles(total), unroll=1):
-        tile = find_tile(config, problems, tile_index(wave))
+    for turn in cutlass.range(count_turns(work), unroll=1):
+        tile = find_tile(config, work, tile_index(turn))
         accs = []
         for half in cutlass.range_constexpr(config.halves):
             accs.append(acc)
             if half < tile.halves:
                 cute.arch.mbarrier_wait(barriers.acc_empty + acc, acc_parity)
-                acc, acc_parity = advance(acc, acc_parity, config.accumulators)
-        fence_after_wait()
+                acc, acc_parity = next_slot(acc, acc_parity, config.accumulators)
+        fence("after")
 
         for k_tile in cutlass.range(tile.k_tiles, unroll=1):
-            cute.arch.mbarrier_wait(barriers.full + stage, parity)
-            rows = stages_field + Int64(stage * (config.stage_bytes >> 4))
-            tokens = rows + (ROW_TILE_BYTES >> 4)
-            row_scales = tokens + (config.halves * TOKEN_TILE_BYTES >> 4)
-            token_scales = row_scales + (SCALE_TILE_BYTES >> 4)
+            rows = stages_field + Int64(stage) * smem_field(config.stage_bytes)
+            tokens = rows + smem_field(ROW_TILE_BYTES)
+            row_scales = tokens + smem_field(config.halves * TOKEN_TILE_BYTES)
+            token_scales = row_scales + smem_field(SCALE_TILE_BYTES)
 
+            cute.arch.mbarrier_wait(barriers.full + stage, parity)
             copy_scale_tile(row_scale_columns, row_scales)
             for half in cutlass.range_constexpr(config.halves):
                 if half < tile.halves:
                     columns = token_scale_columns + half * SCALE_COLUMNS
-                    copy_scale_tile(columns, token_scales + half * (SCALE_TILE_BYTES >> 4))
-                    half_tokens = tokens + half * (TOKEN_TILE_BYTES >> 4)
+                    copy_scale_tile(columns, token_scales + half * smem_field(SCALE_TILE_BYTES))
                     for block in cutlass.range_constexpr(K_BLOCKS):
+                        values = VALUES_DESCRIPTOR + block * VALUES_STEP
                         accumulate = 1
                         if cutlass.const_expr(block == 0):
                             accumulate = Int32(k_tile > 0)
                         multiply(
                             tmem + accs[half] * ACC_COLUMNS,
-                            rows + (OPERAND_DESCRIPTOR + block * OPERAND_STEP),
-                            half_tokens + (OPERAND_DESCRIPTOR + block * OPERAND_STEP),
-                            row_scale_columns + block * (SCALE_COLUMNS // K_BLOCKS),
-                            columns + block * (SCALE_COLUMNS // K_BLOCKS),
+                            rows + values,
+                            tokens + (half * smem_field(TOKEN_TILE_BYTES) + values),
+                            row_scale_columns + block * ATOM_COLUMNS,
+                            columns + block * ATOM_COLUMNS,
                             accumulate,
                         )
                     if k_tile == tile.k_tiles - 1:
                         commit((barriers.acc_full + accs[half]).toint())
             commit((barriers.empty + stage).toint())
-            stage, parity = advance(stage, parity, config.stages)
+            stage, parity = next_slot(stage, parity, config.stages)
 
 
 def copy_scale_tile(columns: Int32, field: Int64) -> None:
-    """Scales of 128 rows x K = 256: 2 KB of shared memory to 16 columns, atom by atom."""
+    """The scales of 128 rows or tokens x 256 of K: 2 KB, atom by atom."""
     for block in range(K_BLOCKS):
-        copy_scales(columns + block * (SCALE_COLUMNS // K_BLOCKS), field + (SCALE_DESCRIPTOR + block * SCALE_STEP))
+        copy_scales(columns + block * ATOM_COLUMNS, field + (SCALES_DESCRIPTOR + block * SCALES_STEP))
 
 
 @cute.jit
-def store_tiles(config: cutlass.Constexpr, problems, total: Int32, barriers, tmem: Int32, rank: Int32):
-    """Four warps per CTA: thread = weight row, register = token. A warp stores 32 neighbouring columns of one row of C
-    (64 B) at a time."""
+def store_tiles(config: cutlass.Constexpr, work: Work, barriers, tmem: Int32, rank: Int32):
+    """Four warps of each CTA: accumulators to C. A thread holds 32 tokens (rows of C) of its row (column)."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
     lanes = tmem + (warp * 32 << 16)  # tensor memory address: lane << 16 | column
     cute.arch.griddepcontrol_wait()
 
     acc, parity = Int32(0), Int32(0)
-    for wave in cutlass.range(count_tiles(total), unroll=1):
-        tile = find_tile(config, problems, tile_index(wave))
+    for turn in cutlass.range(count_turns(work), unroll=1):
+        tile = find_tile(config, work, tile_index(turn))
         row = tile.row + rank * CTA_ROWS + warp * 32 + lane
-        c = cute.make_tensor(
-            cute.make_ptr(Float16, tile.c, cute.AddressSpace.gmem, assumed_align=16),
-            cute.make_layout((tile.m, tile.n), stride=(tile.n, 1)),
-        )
         for half in cutlass.range(tile.halves, unroll=1):
+            token = tile.token + half * HALF_TOKENS
+            tokens = cutlass.min(tile.m - token, HALF_TOKENS)
             cute.arch.mbarrier_wait(barriers.acc_full + acc, parity)
-            fence_after_wait()
-            first = tile.token + half * HALF_TOKENS
-            valid = cutlass.min(tile.m - first, HALF_TOKENS)
-            for chunk in cutlass.range((valid + LOAD_COLUMNS - 1) // LOAD_COLUMNS, unroll=1):
-                column = chunk * LOAD_COLUMNS
+            fence("after")
+            for column in cutlass.range(0, tokens, LOAD_COLUMNS, unroll=1):
                 values = load_accumulator(lanes + acc * ACC_COLUMNS + column)
-                if row < tile.n:
-                    for i in cutlass.range_constexpr(LOAD_COLUMNS):
-                        if column + i < valid:
-                            c[first + column + i, row] = values[i].to(Float16)
-            fence_before_arrive()
+                store_columns(values, tile, row, lane, token + column)
+            fence("before")
             cute.arch.sync_warp()
             with cute.arch.elect_one():
                 cute.arch.mbarrier_arrive(barriers.acc_empty + acc, 0)
-            acc, parity = advance(acc, parity, config.accumulators)
+            acc, parity = next_slot(acc, parity, config.accumulators)
+
+
+def store_columns(values: list[Float32], tile: Tile, row: Int32, lane: Int32, token: Int32) -> None:
+    """Store C[token + i, row] = values[i], each warp store as 2 tokens x 32 rows: two runs of 64 B.
+
+    Lanes 2j and 2j + 1 swap halves: the even lane then has both rows of token i, the odd lane of i + 1.
+    """
+    odd = lane & 1
+    selector = 0x5410 + odd * (0x3276 - 0x5410)  # even: theirs.low : mine.low, odd: mine.high : theirs.high
+    tokens = tile.m * Int32(row < tile.n) - (token + odd)  # none for a row beyond N
+    address = tile.c + (Int64(token + odd) * Int64(tile.n) + Int64(row - odd)) * 2
+    for i in range(0, len(values), 2):
+        mine = pack_fp16(values[i], values[i + 1])
+        theirs = cute.arch.shuffle_sync_bfly(mine, 1)
+        store_if_more(tokens, i, address + Int64(tile.n) * (2 * i), permute_bytes(mine, theirs, selector))
 
 
 @cute.kernel
-def grouped_gemm(config: cutlass.Constexpr, maps, problems, total: Int32):
+def grouped_gemm(config: cutlass.Constexpr, descriptors, problems, tiles: Int32, turns: Int32):
+    """Grid: CTA pairs. descriptors: of the rows, tokens, row scales, token scales, each one per group."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    descriptors = descriptor_address(maps[0][0])
+    work = Work(problems, tiles, turns)
+    # Parameters lie one behind the other: descriptor (kind, group) is number kind * groups + group.
+    descriptors = descriptor_address(descriptors[0][0])
 
-    # Shared memory: barriers, address of the tensor memory | stages, each rows | tokens | row scales | token scales
-    smem = SmemAllocator().allocate(config.smem_bytes, 1024)
-    stages = smem.toint() + BARRIER_BYTES
+    smem = SmemAllocator().allocate(config.smem_bytes, 1024)  # header | stages
+    stages = smem.toint() + HEADER_BYTES
     full = cute.recast_ptr(smem, dtype=Int64)
     empty = full + config.stages
     acc_full = empty + config.stages
@@ -532,7 +523,7 @@ def grouped_gemm(config: cutlass.Constexpr, maps, problems, total: Int32):
     barriers = Barriers(full, empty, acc_full, acc_empty)
     tmem_slot = cute.recast_ptr(acc_empty + config.accumulators, dtype=Int32)
 
-    # The next launch may start now; it waits for the end of this one before it touches global memory.
+    # The next launch may come in; it waits for the end of this one before it touches global memory.
     cute.arch.griddepcontrol_launch_dependents()
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
@@ -543,26 +534,26 @@ def grouped_gemm(config: cutlass.Constexpr, maps, problems, total: Int32):
                 cute.arch.mbarrier_init(acc_full + i, 1)
                 cute.arch.mbarrier_init(acc_empty + i, CTAS * STORE_WARPS)
             cute.arch.mbarrier_init_fence()
+            prefetch_descriptors(config, work, descriptors)
     if warp == MMA_WARP:
         cute.arch.alloc_tmem(config.tmem_columns, tmem_slot, is_two_cta=True)
         cute.arch.relinquish_tmem_alloc_permit(is_two_cta=True)
+    cute.arch.sync_warp()
     cute.arch.cluster_arrive()
     cute.arch.cluster_wait()
     tmem = cute.arch.make_warp_uniform(tmem_slot[0])
 
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
-            load_tiles(config, problems, total, descriptors, barriers, stages, rank)
-    if warp == MMA_WARP:
-        if rank == 0:
-            with cute.arch.elect_one():
-                issue_mmas(config, problems, total, barriers, stages, tmem)
+            load_tiles(config, work, descriptors, barriers, stages, rank)
+    if warp == MMA_WARP and rank == 0:
+        with cute.arch.elect_one():
+            issue_mmas(config, work, barriers, stages, tmem)
     if warp < STORE_WARPS:
-        store_tiles(config, problems, total, barriers, tmem, rank)
+        store_tiles(config, work, barriers, tmem, rank)
 
+    # No CTA may leave, or free its tensor memory, while the other still works with it.
     cute.arch.sync_warp()
-
-    # Neither CTA of the pair may leave or free its tensor memory while the other still works on it.
     cute.arch.cluster_arrive()
     cute.arch.cluster_wait()
     if warp == MMA_WARP:
@@ -570,41 +561,39 @@ def grouped_gemm(config: cutlass.Constexpr, maps, problems, total: Int32):
         cute.arch.dealloc_tmem(pointer, config.tmem_columns, is_two_cta=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiled host code: descriptors and launch
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Compiled host code: descriptors and launch ------------------------------------------------------------
 
 
-def encode_operand(address: Int64, rows: Int32, k: Int32, box_rows: int) -> cute.CopyAtom:
-    """Descriptor of a row-major (rows x k) e2m1 matrix; box = box_rows x 256 elements (128 B), 128 B swizzle.
-    Elements beyond `rows` or `k` load as zero."""
+def encode_values(address: Int64, rows: Int32, k: Int32, box_rows: int) -> cute.CopyAtom:
+    """Descriptor of a row-major (rows x k) e2m1 matrix: boxes of box_rows x 256 (128 B), 128 B swizzle. What
+    lies beyond the matrix loads as zero."""
     pointer = cute.make_ptr(Float4E2M1FN, address, cute.AddressSpace.gmem, assumed_align=16)
     k = cute.assume(k, K_MULTIPLE)
     matrix = cute.make_tensor(pointer, cute.make_layout((rows, k), stride=(k, 1)))
-    swizzled_rows = tcgen05.make_smem_layout_atom(tcgen05.SmemLayoutAtomKind.K_SW128, Float4E2M1FN)
-    box = cute.tile_to_shape(swizzled_rows, (box_rows, K_TILE), (0, 1))
+    swizzle = tcgen05.make_smem_layout_atom(tcgen05.SmemLayoutAtomKind.K_SW128, Float4E2M1FN)
+    tile = (box_rows, K_TILE)
     operation = cpasync.CopyBulkTensorTileG2SOp(tcgen05.CtaGroup.TWO)
-    atom, _ = cpasync.make_tiled_tma_atom(operation, matrix, box, (box_rows, K_TILE))
+    atom, _ = cpasync.make_tiled_tma_atom(operation, matrix, cute.tile_to_shape(swizzle, tile, (0, 1)), tile)
     return atom
 
 
 def encode_scales(address: Int64, rows: Int32, k: Int32, box_atoms: int) -> cute.CopyAtom:
-    """Descriptor of the scale factors of a (rows x k) matrix, seen as (512 B of an atom, atoms along K, atoms along
-    the rows); box = box_atoms atoms along K. Atoms beyond the tensor load as zero."""
+    """Descriptor of the scales of a (rows x k) matrix as (bytes of an atom, atoms along k, atoms along the
+    rows), in units of 2 B: boxes of box_atoms atoms along k. Atoms beyond the last load as zero."""
     pointer = cute.make_ptr(Int16, address, cute.AddressSpace.gmem, assumed_align=16)
-    words = ATOM_BYTES // 2
-    shape = (words, k // MMA_K, cute.ceil_div(rows, ATOM_ROWS))
-    matrix = cute.make_tensor(pointer, cute.make_layout(shape, stride=(1, words, words * (k // MMA_K))))
-    box = cute.make_layout((words, box_atoms, 1))
+    words, atoms_k = ATOM_BYTES // 2, k // MMA_K
+    shape = (words, atoms_k, cute.ceil_div(rows, ATOM_ROWS))
+    scales = cute.make_tensor(pointer, cute.make_layout(shape, stride=(1, words, words * atoms_k)))
+    tile = (words, box_atoms, 1)
     operation = cpasync.CopyBulkTensorTileG2SOp(tcgen05.CtaGroup.TWO)
-    atom, _ = cpasync.make_tiled_tma_atom(operation, matrix, box, (words, box_atoms, 1))
+    atom, _ = cpasync.make_tiled_tma_atom(operation, scales, cute.make_layout(tile), tile)
     return atom
 
 
 class Arguments:
-    """Run-time arguments of `launch`, in memory that is written anew on each call (JIT argument protocol of the DSL).
+    """Arguments of `launch`: memory that is written anew for each call (the DSL's JIT argument protocol).
 
-    numbers (int32): CTA pairs, then m, n, k of each group. addresses (int64): a, b, sfa, sfb, c of each group.
+    numbers: CTA pairs, then m, n, k of each group. addresses: a, b, sfa, sfb, c of each group.
     """
 
     def __init__(self, groups: int) -> None:
@@ -629,59 +618,75 @@ class Arguments:
 
 @cute.jit
 def launch(config: cutlass.Constexpr, arguments: Arguments):
-    """Compiled host code: encode the descriptors of all groups and launch. Tiles are numbered group after group."""
     (pairs, *sizes), addresses = arguments
     row_maps, token_maps, row_scale_maps, token_scale_maps, problems = [], [], [], [], []
-    total = Int32(0)
+    tiles = Int32(0)
     for g in cutlass.range_constexpr(config.groups):
         m, n, k = sizes[3 * g : 3 * g + 3]
         a, b, sfa, sfb, c = addresses[5 * g : 5 * g + 5]
-        row_maps.append(encode_operand(b, n, k, CTA_ROWS))
-        token_maps.append(encode_operand(a, m, k, CTA_TOKENS))
+        row_maps.append(encode_values(b, n, k, CTA_ROWS))
+        token_maps.append(encode_values(a, m, k, CTA_TOKENS))
         row_scale_maps.append(encode_scales(sfb, n, k, K_BLOCKS))
         token_scale_maps.append(encode_scales(sfa, m, k, K_BLOCKS // CTAS))
         token_tiles = cute.ceil_div(m, config.halves * HALF_TOKENS)
-        problems.append((total, token_tiles, cute.ceil_div(k, K_TILE), m, n, c))
-        total = total + token_tiles * cute.ceil_div(n, TILE_ROWS)
+        problems.append((tiles, token_tiles, cute.ceil_div(k, K_TILE), m, n, c))
+        tiles += token_tiles * cute.ceil_div(n, TILE_ROWS)
     maps = (tuple(row_maps), tuple(token_maps), tuple(row_scale_maps), tuple(token_scale_maps))
-    grouped_gemm(config, maps, tuple(problems), total).launch(
-        grid=(pairs * CTAS, 1, 1),
-        block=(THREADS, 1, 1),
-        cluster=(CTAS, 1, 1),
-        use_pdl=True,
+    grouped_gemm(config, maps, tuple(problems), tiles, cute.ceil_div(tiles, pairs)).launch(
+        grid=(pairs * CTAS, 1, 1), block=(THREADS, 1, 1), cluster=(CTAS, 1, 1), use_pdl=True
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Python: checks, plan, call
-# ---------------------------------------------------------------------------------------------------------------------
+# ---- Python: check, plan, call -----------------------------------------------------------------------------
+
+OPERANDS = ("a", "b", "sfa", "sfb", "c")
+Sizes = tuple[tuple[int, int, int, int], ...]  # (M, N, K, L) of each group
+Expected = tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]  # dtype, shape, strides
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a list of problem sizes is run. Groups go by falling number of tokens, so that the small ones come last."""
+    """How problems of given sizes are run. `order` is that of the groups, falling M; `numbers` and `expected`
+    (a, b, sfa, sfb, c of each group) follow it."""
 
     config: Config
     order: tuple[int, ...]
     numbers: tuple[int, ...]  # as in Arguments
+    expected: tuple[tuple[Expected, ...], ...]
 
 
-def check_sizes(sizes: tuple[tuple[int, int, int, int], ...]) -> None:
+def check_sizes(sizes: Sizes) -> None:
     if not 1 <= len(sizes) <= MAX_GROUPS:
-        raise ValueError(f"{len(sizes)} groups given; 1 to {MAX_GROUPS} groups are supported")
-    for g, (m, n, k, l) in enumerate(sizes):
-        supported = m >= 1 and n >= N_MULTIPLE and n % N_MULTIPLE == 0 and k >= K_MULTIPLE and k % K_MULTIPLE == 0
-        if not supported or l != 1 or m * n >= 2**31 or max(m, n, k) >= 2**30:
+        raise ValueError(f"{len(sizes)} groups; supported are 1 to {MAX_GROUPS}")
+    for g, (m, n, k, batch) in enumerate(sizes):
+        multiples = n % N_MULTIPLE == 0 and k % K_MULTIPLE == 0
+        if not (min(m, n, k) >= 1 and multiples and batch == 1 and max(m, n, k, m * n) < 2**31):
             raise ValueError(
-                f"group {g} has (M, N, K, L) = {(m, n, k, l)}; supported are M >= 1, N a multiple of {N_MULTIPLE}, "
-                f"K a multiple of {K_MULTIPLE}, L = 1, with M * N < 2**31"
+                f"group {g} has (M, N, K, L) = {(m, n, k, batch)}; supported are M >= 1, N a multiple of "
+                f"{N_MULTIPLE}, K a multiple of {K_MULTIPLE}, L = 1, M * N < 2**31"
             )
 
 
+def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
+    """Of a, b, sfa, sfb, c. Scales are viewed as (32, 4, atoms along the rows, 4, atoms along k, 1)."""
+
+    def matrix(dtype: torch.dtype, rows: int, columns: int) -> Expected:
+        return dtype, (rows, columns, 1), (columns, 1, rows * columns)
+
+    def scales(rows: int) -> Expected:
+        atoms_k, atoms = k // MMA_K, -(-rows // ATOM_ROWS)
+        strides = (16, 4, atoms_k * ATOM_BYTES, 1, ATOM_BYTES, atoms * atoms_k * ATOM_BYTES)
+        return torch.float8_e4m3fn, (32, 4, atoms, 4, atoms_k, 1), strides
+
+    packed = torch.float4_e2m1fn_x2
+    a, b = matrix(packed, m, k // 2), matrix(packed, n, k // 2)
+    return a, b, scales(m), scales(n), matrix(torch.float16, m, n)
+
+
 @cache
-def plan(sizes: tuple[tuple[int, int, int, int], ...], processors: int) -> Plan:
-    """Tiles of 128 tokens if that gives each CTA pair at most one tile, else of 256 tokens. Fewest turns first, then
-    as few pairs as need that many turns."""
+def plan(sizes: Sizes, processors: int) -> Plan:
+    """Tiles of 128 tokens if each CTA pair then has at most one, else of 256. As few turns as the device's
+    pairs allow, then as few pairs as those turns need."""
     check_sizes(sizes)
     most_pairs = processors // CTAS
 
@@ -693,74 +698,58 @@ def plan(sizes: tuple[tuple[int, int, int, int], ...], processors: int) -> Plan:
     pairs = -(-tiles(halves) // turns)
     order = tuple(sorted(range(len(sizes)), key=lambda g: -sizes[g][0]))
     numbers = (pairs, *(number for g in order for number in sizes[g][:3]))
-    return Plan(Config(len(sizes), halves), order, numbers)
+    expected = tuple(expected_tensors(*sizes[g][:3]) for g in order)
+    return Plan(Config(len(sizes), halves), order, numbers, expected)
 
 
 @cache
-def compiled(config: Config) -> tuple[cutlass.base_dsl.jit_executor.JitCompiledFunction, Arguments]:
+def processor_count() -> int:
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+
+
+@cache
+def compiled(config: Config) -> tuple[Callable[[Arguments], None], Arguments]:
     arguments = Arguments(config.groups)
     return cute.compile(launch, config, arguments), arguments
 
 
-@cache
-def expected_tensors(m: int, n: int, k: int):
-    """(dtype, shape, strides) of a, b, sfa, sfb, c of one group. Scales are viewed as (32, 4, blocks of 128 rows,
-    4, blocks of 64 along K, 1) with the memory order of the atoms."""
-
-    def scales(rows: int):
-        atoms_k, atoms_rows = k // MMA_K, -(-rows // ATOM_ROWS)
-        strides = (16, 4, ATOM_BYTES * atoms_k, 1, ATOM_BYTES, ATOM_BYTES * atoms_k * atoms_rows)
-        return torch.float8_e4m3fn, (32, 4, atoms_rows, 4, atoms_k, 1), strides
-
-    def matrix(dtype: torch.dtype, rows: int, columns: int):
-        return dtype, (rows, columns, 1), (columns, 1, rows * columns)
-
-    packed = torch.float4_e2m1fn_x2
-    a, b, c = matrix(packed, m, k // 2), matrix(packed, n, k // 2), matrix(torch.float16, m, n)
-    return a, b, scales(m), scales(n), c
-
-
-def check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple, strides: tuple) -> None:
-    same_strides = all(s == t for s, t, size in zip(tensor.stride(), strides, shape) if size > 1)
-    if tensor.dtype == dtype and tensor.shape == shape and same_strides and tensor.is_cuda:
-        if tensor.data_ptr() % 16 == 0:
-            return
+def checked_address(tensor: torch.Tensor, expected: Expected, group: int, name: str) -> int:
+    """The tensor's address; ValueError if it is not as expected. Strides of dimensions of size 1 are free."""
+    dtype, shape, strides = expected
+    address = tensor.data_ptr()
+    if tensor.dtype == dtype and tensor.shape == shape and tensor.is_cuda and address % 16 == 0:
+        given = tensor.stride()
+        if given == strides or all(given[i] == strides[i] for i, size in enumerate(shape) if size > 1):
+            return address
     raise ValueError(
-        f"{name} is {tensor.dtype}, shape {tuple(tensor.shape)}, strides {tuple(tensor.stride())}, on {tensor.device}, "
-        f"address % 16 = {tensor.data_ptr() % 16}; supported is {dtype}, shape {shape}, strides {strides}, "
-        "on a CUDA device, address % 16 = 0"
+        f"{name} of group {group} is {tensor.dtype}, shape {tuple(tensor.shape)}, strides {tensor.stride()}, "
+        f"on {tensor.device}, {address % 16} bytes past 16 B alignment; supported is {dtype}, shape {shape}, "
+        f"strides {strides}, on a CUDA device, aligned to 16 B"
     )
 
 
-def custom_kernel(data):
-    """Run the grouped GEMM on (abc, scales, reordered scales, problem sizes); returns the list of c, written in place.
+def custom_kernel(data: tuple) -> list[torch.Tensor]:
+    """Run the grouped GEMM; returns the list of all c, which are written in place.
 
-    abc[g] = (a (m, k/2, 1), b (n, k/2, 1), both float4_e2m1fn_x2, c (m, n, 1) float16); reordered scales[g] =
-    (sfa, sfb), float8_e4m3fn (32, 4, ceil(rows / 128), 4, k / 64, 1); problem sizes[g] = (m, n, k, 1).
+    data = (abc, _, scales, sizes): abc[g] = a (m, k / 2, 1) and b (n, k / 2, 1) float4_e2m1fn_x2, c (m, n, 1)
+    float16; scales[g] = (sfa, sfb) float8_e4m3fn as in `expected_tensors`; sizes[g] = (m, n, k, 1).
 
     Raises:
-        ValueError: the input is not of the supported sizes, types or layouts.
+        ValueError: sizes or tensors are not supported; the message says what is.
     """
     abc, _, scales, sizes = data
     if not len(abc) == len(scales) == len(sizes):
-        raise ValueError(f"{len(abc)} (a, b, c), {len(scales)} (sfa, sfb), {len(sizes)} sizes; supported: equally many")
+        counts = f"{len(abc)} (a, b, c), {len(scales)} (sfa, sfb), {len(sizes)} sizes"
+        raise ValueError(f"{counts}; supported are equally many")
     todo = plan(tuple(map(tuple, sizes)), processor_count())
     addresses = []
-    for g in todo.order:
-        m, n, k, _ = sizes[g]
+    for g, expected in zip(todo.order, todo.expected, strict=True):
         (a, b, c), (sfa, sfb) = abc[g], scales[g]
-        tensors = (a, b, sfa, sfb, c)
-        for name, tensor, expected in zip(("a", "b", "sfa", "sfb", "c"), tensors, expected_tensors(m, n, k)):
-            check_tensor(f"{name} of group {g}", tensor, *expected)
-            addresses.append(tensor.data_ptr())
+        named = zip(OPERANDS, (a, b, sfa, sfb, c), expected, strict=True)
+        addresses += [checked_address(tensor, kind, g, name) for name, tensor, kind in named]
 
     function, arguments = compiled(todo.config)
     arguments.numbers[:] = todo.numbers
     arguments.addresses[:] = addresses
     function(arguments)
     return [c for _, _, c in abc]
-
-
-@cache
-def processor_count() -> int:
-    return torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
