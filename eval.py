@@ -66,23 +66,38 @@ def official_form(arguments: list[str]) -> int:
     if not fd.isdecimal():
         print("POPCORN_FD is not set; for use by hand see eval.py --help", file=sys.stderr)
         return ExitCode.NO_FD
-    if len(arguments) < 2 or arguments[0] not in MODES:
-        print(f"usage: eval.py MODE CASES.txt, MODE one of {', '.join(MODES)}", file=sys.stderr)
+    options = parse_official(arguments)
+    if options is None:
         return ExitCode.USAGE
     os.set_inheritable(int(fd), False)
     secret = os.environ.pop("POPCORN_SEED", "")
-    mode, path = arguments[0], Path(arguments[1])
     from evaluator import official, session
 
     def action() -> ExitCode:
-        cases = official.read_cases(path, mode, int(secret) if secret else None)
-        run = session.evaluate(Options(mode=mode, cases=cases, submission=Path("submission.py").resolve()))
+        cases = official.read_cases(options.cases, options.mode, int(secret) if secret else None)
+        submission = Path("submission.py").resolve()
+        run = session.evaluate(Options(options.mode, options.device, submission, cases))
         code = ExitCode.INTERRUPTED if run.interrupted else official.exit_code(run)
         official.keys(run).write(int(fd))
-        return session.finish(run, code, None)
+        return session.finish(run, code, options.json)
 
     with session.nothing_left_behind():
         return session.guarded(action)
+
+
+def parse_official(arguments: list[str]) -> argparse.Namespace | None:
+    """MODE CASES.txt, and for use outside the official runner --device and --json; None if that is not it."""
+    parser = argparse.ArgumentParser(
+        prog="eval.py", usage="eval.py MODE CASES.txt [--device D] [--json FILE]"
+    )
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--json", type=Path)
+    try:
+        return parser.parse_args(arguments)
+    except SystemExit:
+        return None
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -76,7 +76,7 @@ class Worker:
     def wait_loaded(self, limit: float) -> Loaded:
         """The answer to `load`. Raises `WorkerFailure`."""
         if self.loaded is None:
-            self._answer(max(_START_SECONDS, limit), "while Python and torch started", lambda _: None)
+            self._wait_started(max(_START_SECONDS, limit))
             reply = self._answer(limit, "while it was imported", lambda _: None)
             if isinstance(reply, Failed):
                 self.kill()
@@ -85,6 +85,14 @@ class Worker:
                 raise self._tampered("expected `loaded`")
             self.loaded = reply
         return self.loaded
+
+    def _wait_started(self, limit: float) -> None:
+        """Until the worker's own imports are over. The submission had no part in a failure here."""
+        try:
+            self._answer(limit, "while the worker started", lambda _: None)
+        except WorkerFailure as failure:
+            verdict = failure.verdict
+            raise WorkerFailure(Verdict(Status.JUDGE_ERROR, verdict.message, verdict.detail)) from None
 
     def request(
         self,

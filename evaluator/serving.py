@@ -111,6 +111,7 @@ class Server:
         self.submission = submission
         self.device = device
         self.stack = contextlib.ExitStack()
+        self.stack.enter_context(device.active())
         self.entry: Callable[[Any], Any] | None = None
         self.slots: dict[int, Case] = {}
         self.commands: dict[str, Callable[[Message, int], Message]] = {
@@ -133,7 +134,6 @@ class Server:
 
     def load(self, _: Message, __: int) -> Message:
         started = time.perf_counter()
-        self.stack.enter_context(self.device.active())
         try:
             module = load_submission(self.submission)
         except BaseException as error:

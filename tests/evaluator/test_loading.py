@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from submissions import PASSING
 
-from evaluator import session
+from evaluator import processes, session
 from evaluator.cases import parse_line
+from evaluator.judge import Judge, jobs_for
 from evaluator.options import Options
 from evaluator.results import RunResult
 from evaluator.verdict import Status
@@ -68,3 +69,18 @@ def test_the_submission_sees_neither_secrets_nor_its_neighbours(
 def test_a_missing_submission_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(session.UsageError, match=r"nothing\.py"):
         session.evaluate(Options(mode="test", device="cpu", submission=tmp_path / "nothing.py"))
+
+
+def test_a_worker_that_cannot_start_is_the_evaluators_fault(tmp_path: Path) -> None:
+    class Quiet:
+        def stage(self, *_: object) -> None: ...
+
+        def finished(self, *_: object) -> None: ...
+
+    submission = tmp_path / "mine.py"
+    submission.write_text(PASSING)
+    jobs = jobs_for(CASES, lambda case: 20.0, None)
+    with processes.sandbox(submission) as place:
+        Judge(place, "no such device", Quiet()).run(jobs, 1)
+    assert {job.result.verdict.status for job in jobs} == {Status.JUDGE_ERROR}
+    assert "unknown device" in jobs[0].result.verdict.detail
