@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Fault, Unsupported
+from b200sim.faults import Fault
 from b200sim.isa.floating import decode_float
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import UNSIGNED, Value, pattern, signed, width_mask
+from b200sim.isa.values import UNSIGNED, Value, lane_array, pattern, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction
 
@@ -121,7 +121,7 @@ def _high_half(a: Value, b: Value, bits: int, from_signed: bool) -> Value:
             a, b = signed(a, bits), signed(b, bits)
         return (a * b >> bits) & width_mask(bits)  # type: ignore[operator]
     if bits == 64:
-        raise Unsupported("mul.hi on 64-bit values that differ between lanes")
+        return per_lane(lambda x, y: _high_half(x, y, bits, from_signed), bits)(a, b)  # type: ignore[arg-type, return-value]
     product = _widen(a, bits, from_signed) * _widen(b, bits, from_signed)
     return (product >> bits).astype(UNSIGNED[bits])  # type: ignore[union-attr]
 
@@ -168,35 +168,39 @@ def multiply_add(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _truncated(a: Value, b: Value) -> tuple[Value, Value]:
+def _truncated(a: int, b: int) -> tuple[int, int]:
     """Quotient and remainder that round toward zero, as PTX and C do."""
-    if type(a) is int and type(b) is int:
-        if b == 0:
-            raise Fault("division_by_zero", f"integer division of {a} by zero")
-        quotient = abs(a) // abs(b)
-        if (a < 0) != (b < 0):
-            quotient = -quotient
-        return quotient, a - quotient * b
-    a, b = np.broadcast_arrays(a, b)  # type: ignore[assignment]
-    safe = np.where(b == 0, 1, b)
-    quotient = np.trunc(a.astype(np.float64) / safe).astype(a.dtype)  # type: ignore[union-attr]
-    return quotient, a - quotient * safe  # type: ignore[return-value]
+    quotient = abs(a) // abs(b)
+    if (a < 0) != (b < 0):
+        quotient = -quotient
+    return quotient, a - quotient * b
 
 
 @instruction("div", "rem")
 def divide(ins: Instruction, binder: Binder) -> Operation:
+    """Integer division. Division by zero, whose result PTX leaves open, is a fault."""
     if is_float(ins):
         return decode_float(ins, binder)
     check_modifiers(ins, *INTEGER_TYPES)
     which = 0 if ins.opcode == "div" else 1
-    bits = bits_of(ins)
+    bits, from_signed = bits_of(ins), is_signed(ins)
+    d = binder.write(ins.operands[0])
+    a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
 
-    def compute(a: Value, b: Value) -> Value:
-        if bits == 64 and not (type(a) is int and type(b) is int):
-            raise Unsupported(f"{ins.mnemonic} on values that differ between lanes")
-        return _truncated(a, b)[which]
+    def one(x: int, y: int) -> int:
+        if from_signed:
+            x, y = signed(x, bits), signed(y, bits)  # type: ignore[assignment]
+        return _truncated(x, y)[which] & width_mask(bits) if y else 0
 
-    return ordered(ins, binder, compute)
+    compute = per_lane(one, bits)
+
+    def operation(warp: Warp) -> None:
+        divisor = warp.regs[b]
+        if divisor == 0 if type(divisor) is int else bool(((divisor == 0) & lane_array(warp.mask)).any()):
+            raise Fault("division_by_zero", f"{ins.mnemonic} by zero")
+        warp.put(d, compute(warp.regs[a], divisor))
+
+    return operation
 
 
 @instruction("min", "max")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Unsupported
 from b200sim.isa.arithmetic import modular
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, SIGNED, Value, signed, width_mask
+from b200sim.isa.values import FULL, SIGNED, Value, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction
 
@@ -127,27 +127,48 @@ def lop3(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-@instruction("popc", "clz", "brev", "bfind")
+@instruction("cnot")
+def logical_not(ins: Instruction, binder: Binder) -> Operation:
+    """cnot.b32 d, a: 1 where a is 0, else 0."""
+    check_modifiers(ins, "b16", "b32", "b64")
+    return modular(ins, binder, per_lane(lambda a: int(a == 0), bits_of(ins)))
+
+
+@instruction("popc", "clz", "brev")
 def bit_count(ins: Instruction, binder: Binder) -> Operation:
-    """Counts are 32-bit whatever the source's width."""
-    check_modifiers(ins, *BIT_TYPES)
-    if ins.opcode == "bfind" and is_signed(ins):
-        raise Unsupported("bfind of a signed value")
+    """Counts are 32 bits wide whatever the source's width; brev keeps it."""
+    check_modifiers(ins, "b32", "b64")
     bits = bits_of(ins)
     compute = {
         "popc": lambda v: v.bit_count(),
         "clz": lambda v: bits - v.bit_length(),
         "brev": lambda v: int(f"{v:0{bits}b}"[::-1], 2),
-        "bfind": lambda v: (v.bit_length() - 1) & FULL,
     }[ins.opcode]
-    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], bits)
+    return _unary(ins, binder, per_lane(compute, bits if ins.opcode == "brev" else 32))
+
+
+@instruction("bfind")
+def find_leading_bit(ins: Instruction, binder: Binder) -> Operation:
+    """bfind[.shiftamt].TYPE d, a: position of the highest bit that is not the sign, all ones if there is none."""
+    check_modifiers(ins, "shiftamt", "u32", "s32", "u64", "s64")
+    bits, from_signed, as_shift = bits_of(ins), is_signed(ins), ins.has("shiftamt")
+
+    def one(value: int) -> int:
+        if from_signed and value >> (bits - 1):
+            value ^= width_mask(bits)
+        position = value.bit_length() - 1
+        if position < 0:
+            return FULL
+        return bits - 1 - position if as_shift else position
+
+    return _unary(ins, binder, per_lane(one, 32))
+
+
+def _unary(ins: Instruction, binder: Binder, compute: Callable[..., Value]) -> Operation:
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], bits_of(ins))
 
     def operation(warp: Warp) -> None:
-        value = warp.regs[a]
-        if type(value) is int:
-            warp.put(d, compute(value))
-        else:
-            warp.put(d, np.array([compute(int(x)) for x in value], np.uint32))  # type: ignore[union-attr]
+        warp.put(d, compute(warp.regs[a]))
 
     return operation
 
@@ -167,7 +188,7 @@ def bit_field_extract(ins: Instruction, binder: Binder) -> Operation:
                 field |= width_mask(bits) & ~width_mask(max(top - position + 1, 0))
         return field & width_mask(bits)
 
-    return modular(ins, binder, _per_lane(one, bits))
+    return modular(ins, binder, per_lane(one, bits))
 
 
 @instruction("bfi")
@@ -183,7 +204,7 @@ def bit_field_insert(ins: Instruction, binder: Binder) -> Operation:
         field = width_mask(count & 0xFF) << (start & 0xFF) & width_mask(bits)
         return (y & ~field) | (x << (start & 0xFF) & field)
 
-    lanes = _per_lane(one, bits)
+    lanes = per_lane(one, bits)
 
     def operation(warp: Warp) -> None:
         warp.put(d, lanes(*(warp.regs[slot] for slot in (a, b, position, length))))
@@ -206,16 +227,4 @@ def byte_permute(ins: Instruction, binder: Binder) -> Operation:
             result |= byte << 8 * i
         return result
 
-    return modular(ins, binder, _per_lane(one, 32))
-
-
-def _per_lane(one, bits: int):  # type: ignore[no-untyped-def]
-    """Lift a function of ints to values that may differ between lanes."""
-
-    def lifted(*values: Value) -> Value:
-        if all(type(value) is int for value in values):
-            return one(*values)
-        columns = [np.broadcast_to(np.asarray(value), 32).tolist() for value in values]
-        return np.array([one(*row) for row in zip(*columns, strict=True)], f"u{bits // 8}")
-
-    return lifted
+    return modular(ins, binder, per_lane(one, 32))

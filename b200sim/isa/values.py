@@ -8,6 +8,7 @@ lane i, so its logic is plain integer logic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -86,3 +87,15 @@ def from_lanes(lanes: NDArray, bits: int) -> Value:  # type: ignore[type-arg]
 def lane(value: Value, index: int) -> int:
     """The value that one lane sees."""
     return value if type(value) is int else int(value[index])  # type: ignore[index]
+
+
+def per_lane(compute: Callable[..., int], bits: int) -> Callable[..., Value]:
+    """Lift a function of ints, with a result of `bits` bits, to values that may differ between lanes."""
+
+    def lifted(*values: Value) -> Value:
+        if all(type(value) is int for value in values):
+            return compute(*values)
+        columns = [[value] * LANES if type(value) is int else value.tolist() for value in values]  # type: ignore[union-attr]
+        return np.array([compute(*row) for row in zip(*columns, strict=True)], UNSIGNED[bits])
+
+    return lifted

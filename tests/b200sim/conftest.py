@@ -1,0 +1,1 @@
+"""Makes `ptx_harness` importable from the tests below this folder."""
