@@ -32,7 +32,6 @@ FRACTION_BITS = 35
 # 64 products of two e2m1 numbers, in units of 0.25: each is at most 6 * 6 / 0.25.
 _PRODUCT_UNITS = K * 144
 _F32_EXACT = 1 << 24
-_F64_EXACT = 1 << 53
 
 # UE4M3 scales as integers in units of 2**-9: their OR shows the lowest bit in use and bounds the largest.
 _UE4M3_UNIT = -9
@@ -131,14 +130,12 @@ def _exact(a: Operand, b: Operand, c: np.ndarray | None) -> np.ndarray | None:
         return None
     if min(a.unit, b.unit) < -60 or max(a.top, b.top) > 60:
         return None  # scaled operands or products might leave float32's range
-    size = _PRODUCT_UNITS * a.ratio * b.ratio
-    if size < _F32_EXACT:
+    if _PRODUCT_UNITS * a.ratio * b.ratio < _F32_EXACT:
         product = a.scaled(np.float32) @ b.scaled(np.float32).T
         product += np.float32(0.0)  # -0 -> +0
         return product if c is None else add_toward_zero(c, product)
-    # All terms are multiples of 2**(top - 35); sums stay below 2**53 of them.
-    if size >= _F64_EXACT >> 1 or (c_top is not None and c_top > top + 15):
-        return None
+    # Exact in 53 bits. The product: from 2**bottom >= 2**(top - 35) to 64 * 36 * 2**(top + 2). With C: C has
+    # 24 bits, none below 2**(top - 35), and the product none below 2**(exponent of the largest C - 35).
     exact = a.scaled(np.float64) @ b.scaled(np.float64).T
     if c is not None:
         exact += c

@@ -128,11 +128,12 @@ def _exact_sum(a: Factor, b: Factor, c: np.ndarray | None, d_format: str) -> np.
     if c is not None:
         c_top = int(exponents(c, _MIN_EXPONENTS[d_format]).max())
         units = np.ldexp(c, FRACTION_BITS - top)
-        if c_top > top + FRACTION_BITS or not np.array_equal(np.trunc(units), units):
+        if not np.array_equal(np.trunc(units), units):
             return None
         highest = max(top, c_top)
     if low_a is not None and low_b is not None and low_a + low_b < highest - FRACTION_BITS:
         return None
+    # No bit lies below 2**(highest - 25), except those of C's own 24, none of which is below 2**(top - 25).
     product = a.values @ b.values.T
     return product if c is None else product + c
 

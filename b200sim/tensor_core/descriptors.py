@@ -240,6 +240,16 @@ class _Fields:
             )
         return table[value]
 
+    def majors(self, a_format: str, b_format: str) -> tuple[bool, bool]:
+        """(A, B) is MN-major: the transpose bits, which 4- and 6-bit operands must leave clear."""
+        for name, bit, format_ in (("A", 15, a_format), ("B", 16, b_format)):
+            if self.field(bit, bit) and format_ in ("e2m1", "e2m3", "e3m2"):
+                raise Fault(
+                    "idesc_transpose",
+                    f"{self.where}: bit {bit} transposes {name}, but {format_} is K-major only",
+                )
+        return bool(self.field(15, 15)), bool(self.field(16, 16))
+
     def shape(self, legal_m: tuple[int, ...], first_n: int, step_n: int) -> tuple[int, int]:
         m, n = self.field(28, 24) << 4, self.field(22, 17) << 3
         if m not in legal_m:
@@ -273,25 +283,23 @@ class _BlockScaled(_Fields):
             if narrow:
                 raise Unsupported(f"{self.where}: K = 96 (bit 31), which is sm_103 only")
             self.reserved((31, 31))
-        if narrow and self.field(16, 15):
-            raise Fault(
-                "idesc_transpose",
-                f"{self.where}: transpose bits 16:15 are set; 4-bit operands are K-major only",
-            )
         step = 8 * self.cta_group
         m, n = self.shape((128,) if self.cta_group == 1 else (128, 256), step, step)
+        a_format = self.named("A format", 9, 7, _FORMATS[self.kind])
+        b_format = self.named("B format", 12, 10, _FORMATS[self.kind])
+        mn_major_a, mn_major_b = self.majors(a_format, b_format)
         return InstructionDescriptor(
             kind=self.kind,
             m=m,
             n=n,
             k=_K[self.kind],
-            a_format=self.named("A format", 9, 7, _FORMATS[self.kind]),
-            b_format=self.named("B format", 12, 10, _FORMATS[self.kind]),
+            a_format=a_format,
+            b_format=b_format,
             d_format="f32",
             negate_a=bool(self.field(13, 13)),
             negate_b=bool(self.field(14, 14)),
-            mn_major_a=bool(self.field(15, 15)),
-            mn_major_b=bool(self.field(16, 16)),
+            mn_major_a=mn_major_a,
+            mn_major_b=mn_major_b,
             scale_format=self.scale_format(),
             sfa_id=self.scale_id("SFA", 30, 29),
             sfb_id=self.scale_id("SFB", 5, 4),
@@ -342,6 +350,7 @@ class _Dense(_Fields):
                 )
         else:
             self.reserved((3, 3))
+        mn_major_a, mn_major_b = self.majors(a_format, b_format)
         m, n = self.shape((64, 128) if self.cta_group == 1 else (128, 256), *self.n_rule())
         return InstructionDescriptor(
             kind=self.kind,
@@ -353,8 +362,8 @@ class _Dense(_Fields):
             d_format=d_format,
             negate_a=bool(self.field(13, 13)),
             negate_b=bool(self.field(14, 14)),
-            mn_major_a=bool(self.field(15, 15)),
-            mn_major_b=bool(self.field(16, 16)),
+            mn_major_a=mn_major_a,
+            mn_major_b=mn_major_b,
             saturate=bool(self.field(3, 3)),
         )
 

@@ -136,7 +136,15 @@ class _Source:
 
     @staticmethod
     def of(name: str, descriptor: int, what: InstructionDescriptor) -> _Source:
-        return _Source(name, SmemDescriptor.decode(descriptor), what)
+        """Fault mma_major: 32-bit operands are MN-major only with the 32-byte-atom swizzle."""
+        source = _Source(name, SmemDescriptor.decode(descriptor), what)
+        if source.mn_major and what.kind == "tf32":
+            raise Fault(
+                "mma_major",
+                f"{name} of kind::tf32 is MN-major with swizzle {source.descriptor.swizzle}: must be the "
+                "128-byte swizzle with 32-byte atoms",
+            )
+        return source
 
     def read(self, cta: CtaMemories, rows: int) -> np.ndarray:
         """uint8 (rows, 32): each row's K bytes. Fault: smem_out_of_bounds."""
