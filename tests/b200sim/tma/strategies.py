@@ -47,20 +47,27 @@ def cases(draw, types=PLAIN_TYPES, negative=True, max_elements=1200):
     even = 2 if element is ElementType.B4X16 else 1
     dims = [even * draw(st.integers(1, 2 * box[0] // even + 1))]
     rank = draw(st.integers(1, 5))
-    strides, steps, size = [], [1], -(-dims[0] * bits // 128) * 16
+    # The engine ignores the element stride of dimension 0.
+    strides, steps, size = [], [draw(st.sampled_from([1, 1, 2]))], -(-dims[0] * bits // 128) * 16
     budget = min(max_elements // box[0], 150)  # rows; 150 swizzled ones fit the shared memory
     for _ in range(1, rank):
         size += 16 * draw(st.integers(0, 2))
         strides.append(size)
-        dims.append(draw(st.integers(1, 5)))
-        size *= dims[-1]
         steps.append(draw(st.sampled_from([1, 1, 1, 2, 3, 8])))
         count = draw(st.integers(1, max(min(budget, 9), 1)))
         budget //= count
-        box.append(min(count * steps[-1], 256))
-    low = -1 if negative else 0
-    coords = [per_chunk * draw(st.integers(2 * low * box[0] // per_chunk, dims[0] // per_chunk + 1))]
-    coords += [draw(st.integers(low * n, d + 1)) for n, d in zip(box[1:], dims[1:], strict=True)]
+        box.append(count * steps[-1])
+        dims.append(draw(st.integers(1, min((count - 1) * steps[-1] + 3, 12 if size < 20000 else 2))))
+        size *= dims[-1]
+    coords = []
+    for d, (n, limit) in enumerate(zip(box, dims, strict=True)):
+        unit = per_chunk if d == 0 else 1
+        lowest = -((n - 1) // unit) if negative else 0
+        touching = st.integers(lowest, (limit - 1) // unit)
+        inside = st.integers(0, max((limit - n) // unit, 0))
+        anywhere = st.integers(2 * lowest, limit // unit + 1)
+        pick = draw(st.integers(0, 9))
+        coords.append(unit * draw(anywhere if pick == 9 else inside if pick >= 5 else touching))
     floats = element.name in ("F16", "BF16", "F32", "F32_FTZ", "F64")
     nan_fill = floats and draw(st.booleans())
 

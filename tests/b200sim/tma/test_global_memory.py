@@ -72,6 +72,17 @@ def test_out_of_bounds_names_the_nearest_allocation_and_the_distance(start, size
     assert "bytes)" in fault.message
 
 
+def test_one_byte_too_many_faults_also_right_after_a_good_access():
+    memory = registry(("A", 512, 1000), ("B", 2000, 400))
+    for start, size in ((512, 1000), (2000, 400), (1500, 12)):
+        memory.view(BASE + start, size)
+        assert fault_of(lambda s=start, n=size: memory.view(BASE + s, n + 1)).code == "global_out_of_bounds"
+        memory.view(BASE + start, size)
+        assert (
+            fault_of(lambda s=start, n=size: memory.view(BASE + s - 1, n + 2)).code == "global_out_of_bounds"
+        )
+
+
 def test_empty_registry_and_null():
     fault = fault_of(lambda: GlobalMemory().view(0, 4))
     assert (fault.code, "no global memory is allocated" in fault.message) == ("global_out_of_bounds", True)
@@ -109,6 +120,15 @@ def test_freed_memory_is_named_until_it_is_used_again():
     memory.add("C", BASE + 256, 64)
     assert memory.view(BASE + 256, 64).size == 64
     assert fault_of(lambda: memory.view(BASE + 330, 4)).code == "global_out_of_bounds"
+
+
+def test_reuse_of_one_freed_range_keeps_the_others_in_mind():
+    memory = registry(("A", 0, 256), ("B", 256, 256), ("C", 512, 256))
+    for start in (0, 256, 512):
+        memory.remove(BASE + start)
+    memory.add("D", BASE + 256, 256)
+    for start in (0, 255, 512, 700):
+        assert fault_of(lambda s=start: memory.view(BASE + s, 1)).code == "global_use_after_free"
 
 
 def test_add_refuses_overlap_and_renames_the_same_range():
@@ -234,6 +254,12 @@ def test_misaligned_lanes_fault(itemsize, first, lane):
         fault = fault_of(act)
         assert fault.code == "global_misaligned"
         assert fault.message.startswith(f"lane {lane}: ")
+
+
+def test_lanes_misaligned_in_an_allocation_with_an_odd_base_fault():
+    memory = registry(("A", 1, 1024))
+    fault = fault_of(lambda: memory.gather(lanes(BASE + 1, 32), 4, None))
+    assert fault.code == "global_misaligned"
 
 
 def test_lanes_that_are_off_may_point_anywhere():

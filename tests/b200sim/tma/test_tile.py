@@ -348,6 +348,7 @@ def test_map_larger_than_its_tensor_faults_with_box_and_map():
     too_tall = TensorMap(PLANE.ctypes.data, ElementType.F16, (128, 70), (256,), (64, 8))
     for act in (
         lambda: tile.load_box(too_tall, (64, 60), memory),
+        lambda: tile.load_box(too_tall, (0, 57), memory),
         lambda: tile.load_box(too_tall, (64, 63), memory),
         lambda: tile.store_box(too_tall, (64, 60), np.zeros(1024, np.uint8), memory),
     ):
@@ -356,7 +357,7 @@ def test_map_larger_than_its_tensor_faults_with_box_and_map():
         assert caught.value.code == "global_out_of_bounds"
         assert "bytes past the end of 'array 0'" in caught.value.message
         assert "(128, 70)" in caught.value.message
-        assert "box at (64, 6" in caught.value.message
+        assert "(box at (" in caught.value.message
 
 
 def test_store_to_an_input_faults():
