@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Fault
 from b200sim.isa.floating import decode_float
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import UNSIGNED, Value, lane_array, pattern, per_lane, signed, width_mask
+from b200sim.isa.values import UNSIGNED, Value, pattern, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction
 
@@ -178,7 +177,9 @@ def _truncated(a: int, b: int) -> tuple[int, int]:
 
 @instruction("div", "rem")
 def divide(ins: Instruction, binder: Binder) -> Operation:
-    """Integer division. Division by zero, whose result PTX leaves open, is a fault."""
+    """Integer division. By zero, where PTX leaves the result open, it is all ones, as the code that ptxas
+    expands a division into computes it: idle CTAs of real kernels divide by a tile count of zero.
+    """
     if is_float(ins):
         return decode_float(ins, binder)
     check_modifiers(ins, *INTEGER_TYPES)
@@ -190,15 +191,12 @@ def divide(ins: Instruction, binder: Binder) -> Operation:
     def one(x: int, y: int) -> int:
         if from_signed:
             x, y = signed(x, bits), signed(y, bits)  # type: ignore[assignment]
-        return _truncated(x, y)[which] & width_mask(bits) if y else 0
+        return _truncated(x, y)[which] & width_mask(bits) if y else width_mask(bits)
 
     compute = per_lane(one, bits)
 
     def operation(warp: Warp) -> None:
-        divisor = warp.regs[b]
-        if divisor == 0 if type(divisor) is int else bool(((divisor == 0) & lane_array(warp.mask)).any()):
-            raise Fault("division_by_zero", f"{ins.mnemonic} by zero")
-        warp.put(d, compute(warp.regs[a], divisor))
+        warp.put(d, compute(warp.regs[a], warp.regs[b]))
 
     return operation
 

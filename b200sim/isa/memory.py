@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.convert import SHARED_WINDOW
+from b200sim.isa.addresses import SHARED_WINDOW
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FULL, LANES, SIGNED, UNSIGNED, Value, lane, lane_array, lowest_lane, spread
 from b200sim.ptx.binder import Binder, type_of
@@ -44,9 +44,11 @@ class _Access:
 
     def address(self, warp: Warp) -> Value:
         base = warp.regs[self.base]
-        value = base + self.offset
-        if type(value) is not int and value.dtype != np.uint64 and self.space == "generic":  # type: ignore[union-attr]
-            value = value.astype(np.uint64)  # type: ignore[union-attr]
+        if type(base) is int:
+            return base + self.offset
+        value = base + (self.offset & ((1 << 8 * base.itemsize) - 1))  # type: ignore[union-attr]  # wraps
+        if self.space == "generic" and value.dtype != np.uint64:
+            value = value.astype(np.uint64)
         return value
 
     def check_alignment(self, address: Value, warp: Warp) -> None:

@@ -25,6 +25,10 @@ SM_COUNT = 148
 SHARED_LIMIT = 227 * 1024  # dynamic + static shared memory of one CTA
 Triple = tuple[int, int, int]
 
+# Registers that a kernel may read before it writes them hold all ones, by width. Reading one is no fault:
+# compilers leave a value undefined where its result will not be used (a `phi` with an undefined side).
+UNWRITTEN = {1: 0xFFFFFFFF, **{bits: (1 << bits) - 1 for bits in (8, 16, 32, 64, 128)}}
+
 
 class Grid:
     """One launch of `program`.
@@ -101,6 +105,8 @@ class Grid:
     def new_warp(self, cta: Cta, index: int) -> Warp:
         binder = self.program.binder
         slots: list[Value | None] = [None] * binder.slot_count
+        for slot in self.program.may_be_unwritten:
+            slots[slot] = UNWRITTEN[binder.bits[slot]]
         for slot, constant in binder.constants.items():
             slots[slot] = self._constant(constant, cta, index)
         return Warp(cta, index, self.program, slots)

@@ -33,7 +33,7 @@ class Warp:
         self.cta = cta
         self.index = index
         self.program = program
-        self.regs: list[Value] = slots  # type: ignore[assignment]  # None until first written
+        self.regs: list[Value] = slots  # type: ignore[assignment]  # None where never read before written
         lanes = min(32, cta.thread_count - 32 * index)
         self.alive = FULL if lanes == 32 else (1 << lanes) - 1
         self.mask = self.alive
@@ -79,11 +79,6 @@ class Warp:
                     return YIELDED
         except Fault as fault:
             raise fault.at(self._place(block, operation)) from None
-        except TypeError as error:
-            if not self._reads_nothing(block, operation):
-                raise
-            message = f"a register is read before anything was written to it ({error})"
-            raise Fault("uninitialised_register", message).at(self._place(block, operation)) from None
 
     def _leave(self, following: int, pc: int) -> tuple[int, int]:
         """After EXITED or YIELDED: the next block, and what `run` returns (0 to go on)."""
@@ -98,13 +93,6 @@ class Warp:
         next_pc, self.mask = self.waiting.pop(0)
         self._fragments_changed()
         return next_pc, 0
-
-    def _reads_nothing(self, block: Block, operation: Callable[..., object] | None) -> bool:
-        if operation is None:
-            return False
-        ins = block.instruction_of(operation)
-        usage = block.usages[block.instructions.index(ins)]
-        return any(self.regs[slot] is None for slot in usage.reads)
 
     # -- divergence -----------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ class Program:
         self.binder = Binder(kernel)
         self.blocks = _Decoder(kernel, self.binder).blocks()
         _solve_liveness(self.blocks)
+        live = self.blocks[0].live_in
+        registers = len(kernel.register_bits)
+        self.may_be_unwritten = [slot for slot in range(registers) if live >> slot & 1]  # when first read
 
     def opcodes(self) -> set[str]:
         """Every mnemonic in the program."""
