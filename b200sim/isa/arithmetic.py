@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.isa.floating import decode_float
+from b200sim.isa.floating import KINDS, decode_float
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import UNSIGNED, Value, pattern, per_lane, signed, width_mask
-from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
+from b200sim.ptx.binder import Binder, bits_of, is_signed
 from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ INTEGER_TYPES = ("u16", "s16", "u32", "s32", "u64", "s64", "b16", "b32", "b64")
 
 
 def is_float(ins: Instruction) -> bool:
-    return type_of(ins)[0] in "fb" and type_of(ins) not in INTEGER_TYPES
+    return ins.modifiers[-1] in ("bf16", "bf16x2", *KINDS)
 
 
 def modular(ins: Instruction, binder: Binder, compute: Callable[..., Value]) -> Operation:

@@ -1,6 +1,7 @@
 """All instruction families; importing this module fills the registry."""
 
 from b200sim.isa import (  # noqa: F401
+    addresses,
     arithmetic,
     barriers,
     bulk_copy,
@@ -12,6 +13,7 @@ from b200sim.isa import (  # noqa: F401
     logic,
     mbarrier,
     memory,
+    moves,
     predicates,
     tcgen05,
     tensormap,

@@ -29,6 +29,17 @@ def narrow_float(name: str, saturate: bool) -> tuple[Callable[[Lanes], Codes], i
     raise Unsupported(f"conversion to {name}")
 
 
+def half_codes(name: str) -> tuple[NDArray[np.uint16], int]:
+    """fp16 patterns of all codes of a small format, exact, and the width of a code in bits."""
+    table = _small_format(name)
+    magnitudes = np.full(table.sign_bit, np.nan)
+    magnitudes[: len(table.values)] = table.values
+    if name == "e5m2":
+        magnitudes[len(table.values)] = np.inf
+    codes = _half(np.concatenate([magnitudes, -magnitudes]).astype(np.float32), False)
+    return codes.astype(np.uint16), table.sign_bit.bit_length()
+
+
 def _half(x: Lanes, saturate: bool) -> Codes:
     if saturate:
         x = np.clip(x, -65504, 65504)

@@ -10,6 +10,7 @@ import numpy as np
 
 from b200sim.faults import Unsupported
 from b200sim.isa.arithmetic import INTEGER_TYPES
+from b200sim.isa.floating import flush
 from b200sim.isa.logic import BINARY
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FULL, floats, lane_array, lane_mask, signed, spread
@@ -24,18 +25,15 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt, "ge": operator.ge, "lo": operator.lt, "ls": operator.le,
     "hi": operator.gt, "hs": operator.ge,
 }  # fmt: skip
+ORDERED = {"num": False, "nan": True}  # setp.num: neither is a NaN; setp.nan: one is
 FLOAT_TYPES = ("f16", "f32", "f64")
 
 
 @instruction("setp")
 def set_predicate(ins: Instruction, binder: Binder) -> Operation:
     """setp.CMP[.BOOL].TYPE p[|q], a, b[, c]: q gets the opposite comparison."""
-    check_modifiers(ins, *COMPARE, *BINARY, *INTEGER_TYPES, *FLOAT_TYPES, *(f"{c}u" for c in COMPARE), "ftz")
-    name = ins.modifiers[0]
-    unordered = name not in COMPARE
-    if unordered and type_of(ins) not in FLOAT_TYPES:
-        raise Unsupported(f"comparison .{name} of integers")
-    compare = _comparison(ins, COMPARE[name[:-1] if unordered else name], unordered)
+    check_modifiers(ins, *COMPARE, *BINARY, *INTEGER_TYPES, *FLOAT_TYPES, *(f"{c}u" for c in COMPARE), *ORDERED, "ftz")
+    compare = _comparison(ins, ins.modifiers[0])
     combine = next((BINARY[word] for word in ins.modifiers if word in BINARY), None)
     bits = bits_of(ins)
     d, q = binder.pair(ins.operands[0])
@@ -62,20 +60,12 @@ def set_predicate(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _comparison(
-    ins: Instruction, compare: Callable[[Any, Any], Any], unordered: bool
-) -> Callable[[Any, Any], int]:
-    bits = bits_of(ins)
+def _comparison(ins: Instruction, name: str) -> Callable[[Any, Any], int]:
     if type_of(ins) in FLOAT_TYPES:
-
-        def on_floats(a: Any, b: Any) -> int:
-            x, y = floats(a, bits), floats(b, bits)
-            result = compare(x, y)
-            nan = np.isnan(x) | np.isnan(y)
-            result = result | nan if unordered else result & ~nan
-            return lane_mask(np.broadcast_to(result, 32))
-
-        return on_floats
+        return _float_comparison(ins, name)
+    if name not in COMPARE:
+        raise Unsupported(f"comparison .{name} of integers")
+    bits, compare = bits_of(ins), COMPARE[name]
     if is_signed(ins):
 
         def on_signed(a: Any, b: Any) -> int:
@@ -92,6 +82,25 @@ def _comparison(
         return lane_mask(result)
 
     return on_unsigned
+
+
+def _float_comparison(ins: Instruction, name: str) -> Callable[[Any, Any], int]:
+    bits, ftz = bits_of(ins), ins.has("ftz")
+    unordered = name not in COMPARE and name not in ORDERED  # equ, ltu, ...: true if one is a NaN
+    compare = None if name in ORDERED else COMPARE[name[:2]]
+
+    def on_floats(a: Any, b: Any) -> int:
+        x, y = floats(a, bits), floats(b, bits)
+        if ftz:
+            x, y = flush(x), flush(y)
+        nan = np.isnan(x) | np.isnan(y)
+        if compare is None:
+            result = nan == ORDERED[name]
+        else:
+            result = compare(x, y) | nan if unordered else compare(x, y) & ~nan
+        return lane_mask(np.broadcast_to(result, 32))
+
+    return on_floats
 
 
 @instruction("selp")

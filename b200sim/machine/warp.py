@@ -14,7 +14,7 @@ import numpy as np
 
 from b200sim.faults import Fault
 from b200sim.isa.registry import BLOCKED, EXITED, YIELDED, Operation
-from b200sim.isa.values import FULL, Value, lane_array, spread
+from b200sim.isa.values import FULL, Value, lane, lane_array, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,8 +152,8 @@ class Warp:
         elif bits == 1:
             self.regs[slot] = (old & ~self.mask) | (value & self.mask)
         elif bits == 128:
-            lanes = [value if self.mask >> i & 1 else old for i in range(32)]
-            self.regs[slot] = value if all(x == value for x in lanes) else np.array(lanes, object)
+            lanes = [lane(value if self.mask >> i & 1 else old, i) for i in range(32)]
+            self.regs[slot] = np.array(lanes, object)  # type: ignore[assignment]
         elif type(old) is int and type(value) is int and old == value:
             pass
         else:

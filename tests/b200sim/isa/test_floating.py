@@ -1,0 +1,184 @@
+"""Floating-point instructions against exact fractions rounded once."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import exact_floats as xf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ptx_harness import FULL, each_way, lanes
+
+QUICK = settings(max_examples=8, deadline=None)
+
+
+def patterns(form: xf.Format, seed: int) -> list[int]:
+    """32 patterns: special values, neighbours of powers of two, subnormals, anything; all close enough to interact."""
+    rng = random.Random(seed)
+    sign = 1 << form.bits - 1
+    special = [0, 1, form.largest, form.largest + 1, form.nan, 1 << form.mantissa, (1 << form.mantissa) - 1]
+    one = form.bias << form.mantissa
+    rows = []
+    for _ in range(32):
+        pick = rng.random()
+        if pick < 0.25:
+            code = rng.choice(special)
+        elif pick < 0.7:
+            code = one + (rng.randrange(-14, 14) << form.mantissa) + rng.choice([-2, -1, 0, 1, 2, 12345 % sign])
+        else:
+            code = rng.randrange(sign)
+        rows.append(code % sign | (sign if rng.random() < 0.5 else 0))
+    return rows
+
+
+def column(form: xf.Format) -> st.SearchStrategy[list[int]]:
+    return st.integers(0, 2**32).map(lambda seed: patterns(form, seed))
+
+
+def one(form: xf.Format) -> int:
+    return form.bias << form.mantissa
+
+
+def oracle_of(name: str, form: xf.Format, ftz: bool):
+    sign = 1 << form.bits - 1
+    minus_zero = sign
+    if name == "add":
+        return lambda a, b: xf.fused(form, a, one(form), b, ftz)
+    if name == "sub":
+        return lambda a, b: xf.fused(form, a, one(form), b ^ sign, ftz)
+    if name == "mul":
+        return lambda a, b: xf.fused(form, a, b, minus_zero if (a ^ b) & sign else 0, ftz)
+    return lambda a, b, c: xf.fused(form, a, b, c, ftz)
+
+
+@pytest.mark.parametrize("kind", ["f16", "f32", "f32.ftz"])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "fma"])
+def test_one_rounding(name, kind):
+    form, ftz = (xf.F16 if kind == "f16" else xf.F32), kind.endswith("ftz")
+    modifiers = "rn.ftz.f32" if ftz else f"rn.{kind}"
+    bits = form.bits
+    oracle = oracle_of(name, form, ftz)
+
+    @QUICK
+    @given(column(form), column(form), column(form))
+    def check(a, b, c):
+        operands = [(bits, a), (bits, b), (bits, c)][: 3 if name == "fma" else 2]
+        places = ", ".join(["{d}", "{a}", "{b}", "{c}"][: len(operands) + 1])
+        each_way(f"{name}.{modifiers} {places};", bits, operands, oracle)
+
+    check()
+
+
+@QUICK
+@given(column(xf.F32), column(xf.F32), st.booleans())
+def test_minimum_maximum(a, b, ftz):
+    def smaller(x, y, largest):
+        if ftz:
+            x, y = xf.flushed(xf.F32, x), xf.flushed(xf.F32, y)
+        u, v = xf.F32.decode(x), xf.F32.decode(y)
+        if "nan" in (u, v):
+            return xf.F32.nan if u == v else (y if u == "nan" else x)
+        key = {"inf": Fraction(2) ** 200, "-inf": -(Fraction(2) ** 200)}
+        order = sorted([(key.get(u, u), -(x >> 31), x), (key.get(v, v), -(y >> 31), y)])
+        return order[largest][2]
+
+    word = ".ftz" if ftz else ""
+    each_way(f"min{word}.f32 {{d}}, {{a}}, {{b}};", 32, [(32, a), (32, b)], lambda x, y: smaller(x, y, 0))
+    each_way(f"max{word}.f32 {{d}}, {{a}}, {{b}};", 32, [(32, a), (32, b)], lambda x, y: smaller(x, y, 1))
+
+
+@QUICK
+@given(column(xf.F32))
+def test_signs(a):
+    each_way("neg.f32 {d}, {a};", 32, [(32, a)], lambda x: x ^ 1 << 31)
+    each_way("abs.f32 {d}, {a};", 32, [(32, a)], lambda x: x & 0x7FFFFFFF)
+
+
+@QUICK
+@given(column(xf.F32), column(xf.F32))
+def test_division_and_root(a, b):
+    def quotient(x, y):
+        u, v = xf.F32.decode(x), xf.F32.decode(y)
+        sign = (x ^ y) >> 31
+        infinity = "-inf" if sign else "inf"
+        if "nan" in (u, v) or (u == 0 and v == 0) or (isinstance(u, str) and isinstance(v, str)):
+            return xf.F32.nan
+        if isinstance(u, str) or v == 0:
+            return xf.F32.encode(infinity)
+        return xf.F32.encode(Fraction(0) if isinstance(v, str) else u / v, bool(sign))
+
+    each_way("div.rn.f32 {d}, {a}, {b};", 32, [(32, a), (32, b)], quotient)
+    each_way("rcp.rn.f32 {d}, {a};", 32, [(32, a)], lambda x: quotient(one(xf.F32), x))
+    squares = [xf.F32.encode(Fraction(n, 7) ** 2) for n in range(32)]
+    found = lanes("sqrt.rn.f32 %d, %a;", {"%d": 32}, {"%a": (32, squares)})["%d"]
+    for got, square in zip(found, squares, strict=True):
+        # The root is right if its neighbours' midpoints square to either side.
+        low, high = (xf.F32.decode(got + k) for k in (-1, 1)) if got else (Fraction(0), Fraction(1, 2**140))
+        middle, value = xf.F32.decode(got), xf.F32.decode(square)
+        assert ((low + middle) / 2) ** 2 <= value <= ((high + middle) / 2) ** 2
+
+
+@QUICK
+@given(column(xf.F32), column(xf.F32), column(xf.F32), column(xf.F32))
+def test_packed_pairs(a, b, c, d):
+    joined = [[x | y << 32 for x, y in zip(p, q, strict=True)] for p, q in ((a, b), (c, d))]
+    for name in ("add", "mul"):
+        single = oracle_of(name, xf.F32, False)
+        each_way(
+            f"{name}.rn.f32x2 {{d}}, {{a}}, {{b}};", 64, [(64, joined[0]), (64, joined[1])],
+            lambda x, y, single=single: single(x & FULL, y & FULL) | single(x >> 32, y >> 32) << 32,
+        )  # fmt: skip
+    each_way(
+        "fma.rn.f32x2 {d}, {a}, {b}, {c};", 64, [(64, joined[0]), (64, joined[1]), (64, joined[0])],
+        lambda x, y, z: xf.fused(xf.F32, x & FULL, y & FULL, z & FULL) | xf.fused(xf.F32, x >> 32, y >> 32, z >> 32) << 32,
+    )  # fmt: skip
+
+
+@QUICK
+@given(column(xf.F16), column(xf.F16), column(xf.F16), column(xf.F16))
+def test_packed_halves(a, b, c, d):
+    joined = [[x | y << 16 for x, y in zip(p, q, strict=True)] for p, q in ((a, b), (c, d))]
+    single = oracle_of("add", xf.F16, False)
+    each_way(
+        "add.rn.f16x2 {d}, {a}, {b};", 32, [(32, joined[0]), (32, joined[1])],
+        lambda x, y: single(x & 0xFFFF, y & 0xFFFF) | single(x >> 16, y >> 16) << 16,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "expected"),
+    [
+        ("ex2", [0, 1, -3, 10], [1, 2, Fraction(1, 8), 1024]),
+        ("lg2", [1, 8, Fraction(1, 4)], [0, 3, -2]),
+        ("rsqrt", [4, Fraction(1, 16)], [Fraction(1, 2), 4]),
+    ],
+)
+def test_approximations_are_exact_where_the_result_is(name, inputs, expected):
+    code = [xf.F32.encode(Fraction(v)) for v in inputs] * 16
+    found = lanes(f"{name}.approx.ftz.f32 %d, %a;", {"%d": 32}, {"%a": (32, code[:32])})["%d"]
+    assert found[: len(expected)] == [xf.F32.encode(Fraction(v)) for v in expected]
+
+
+COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+
+
+@pytest.mark.parametrize("name", [*COMPARE, *(f"{c}u" for c in COMPARE), "num", "nan"])
+def test_float_comparisons(name):
+    @settings(max_examples=4, deadline=None)
+    @given(column(xf.F32), column(xf.F32))
+    def check(a, b):
+        def oracle(x, y):
+            u, v = xf.F32.decode(x), xf.F32.decode(y)
+            nan = "nan" in (u, v)
+            if name in ("num", "nan"):
+                return int(nan == (name == "nan"))
+            if nan:
+                return int(len(name) == 3)
+            key = {"inf": Fraction(2) ** 200, "-inf": -(Fraction(2) ** 200)}
+            return int(eval(f"u {COMPARE[name[:2]]} v", {"u": key.get(u, u), "v": key.get(v, v)}))
+
+        each_way(f"setp.{name}.f32 {{d}}, {{a}}, {{b}};", 1, [(32, a), (32, b)], oracle)
+
+    check()
