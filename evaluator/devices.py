@@ -35,6 +35,9 @@ class Device(Protocol):
     def limit(self, seconds: float) -> None:
         """Give up on a launch after so long, if this device can say why it hangs."""
 
+    def call(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of one call of custom_kernel, for profilers to find."""
+
     def take_launches(self) -> list[dict[str, Any]]:
         """Counters of the launches since the last call."""
 
@@ -61,6 +64,9 @@ class CpuDevice:
 
     def limit(self, seconds: float) -> None:
         pass
+
+    def call(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
     def take_launches(self) -> list[dict[str, Any]]:
         return []
@@ -124,6 +130,10 @@ class CudaDevice:
 
     def limit(self, seconds: float) -> None:
         pass
+
+    def call(self) -> contextlib.AbstractContextManager[Any]:
+        context: contextlib.AbstractContextManager[Any] = torch.cuda.nvtx.range("custom_kernel")
+        return context
 
     def take_launches(self) -> list[dict[str, Any]]:
         return []

@@ -12,6 +12,7 @@ from evaluator.verdict import Status
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MAX_MESSAGE = 600
 _MAX_LINES = 40
+_MAX_CAUSES = 4
 _ROOT = Path(__file__).resolve().parent.parent
 _OWN_FOLDERS = (_ROOT / "evaluator", _ROOT / "b200sim")
 
@@ -19,13 +20,13 @@ _OWN_FOLDERS = (_ROOT / "evaluator", _ROOT / "b200sim")
 def describe(error: BaseException, submission: Path, importing: bool) -> dict[str, Any]:
     """The fields of a `failed` reply for what `submission` raised."""
     fault = simulator_fault(error)
-    detail = trimmed_traceback(error, submission)
     if fault is not None:
         code = str(getattr(fault, "code", ""))
         report = readable(str(fault), submission)
         message = report.splitlines()[0] if report else code
         status = Status.TIMEOUT if code == "time_limit" else Status.FAULT
-        return _failed(status, message, f"{report}\n{detail}", code)
+        return _failed(status, message, report + _launch_site(error, submission), code)
+    detail = trimmed_traceback(error, submission)
     if isinstance(error, SystemExit):
         when = "while it was imported" if importing else "inside custom_kernel"
         message = f"the submission called sys.exit({error.code!r}) {when}"
@@ -33,7 +34,20 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
     status = Status.IMPORT_ERROR if importing else Status.RAISED
     text = readable(_message_of(error), submission)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return _failed(status, f"{type(error).__name__}: {first}" if first else type(error).__name__, detail)
+    name = type(error).__name__
+    message = first if first.startswith(f"{name}:") else f"{name}: {first}" if first else name
+    root = _chain(error)[-1]
+    if root is not error:
+        message += f" (from {type(root).__name__}: {readable(_message_of(root), submission)})"
+    return _failed(status, message, detail)
+
+
+def _launch_site(error: BaseException, submission: Path) -> str:
+    """The submission's line whose call ran the kernel."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename) == submission:
+            return f"\n  launched at {submission.name}:{frame.lineno} in {frame.name}"
+    return ""
 
 
 def simulator_fault(error: BaseException) -> BaseException | None:
@@ -49,13 +63,28 @@ def simulator_fault(error: BaseException) -> BaseException | None:
 
 
 def trimmed_traceback(error: BaseException, submission: Path) -> str:
-    """The traceback without our own frames; those of libraries are folded."""
+    """The traceback and those of its causes, innermost last, without our own frames and libraries' folded."""
+    lines: list[str] = []
+    for cause in _chain(error):
+        lines += ["caused by:"] if lines else []
+        lines += _frames(cause, submission)
+        if isinstance(cause, SyntaxError):
+            lines += "".join(traceback.format_exception_only(cause)).rstrip().splitlines()
+        else:
+            lines += f"{type(cause).__name__}: {_message_of(cause)}".splitlines()
+    if len(lines) > _MAX_LINES:
+        half = _MAX_LINES // 2
+        lines = [*lines[:half], f"  ... {len(lines) - 2 * half} lines ...", *lines[-half:]]
+    return readable("\n".join(line[:400] for line in lines), submission)
+
+
+def _frames(error: BaseException, submission: Path) -> list[str]:
     lines: list[str] = []
     folded = 0
     frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not _ours(f.filename) and not f.filename.startswith("<frozen")
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _ours(frame.filename) and not frame.filename.startswith("<frozen")
     ]
     for index, frame in enumerate(frames):
         if Path(frame.filename) != submission and index != len(frames) - 1:
@@ -67,17 +96,19 @@ def trimmed_traceback(error: BaseException, submission: Path) -> str:
         lines.append(f'  File "{readable(frame.filename, submission)}", line {frame.lineno}, in {frame.name}')
         if frame.line:
             lines.append(f"    {frame.line}")
-    if isinstance(error, SyntaxError):
-        lines += "".join(traceback.format_exception_only(error)).rstrip().splitlines()
-    else:
-        lines += f"{type(error).__name__}: {_message_of(error)}".splitlines()
-    if len(lines) > _MAX_LINES:
-        lines = [
-            *lines[: _MAX_LINES // 2],
-            f"  ... {len(lines) - _MAX_LINES} lines ...",
-            *lines[-_MAX_LINES // 2 :],
-        ]
-    return readable("\n".join(line[:400] for line in lines), submission)
+    return lines
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception and what it was raised from, as Python would print them."""
+    chain = [error]
+    while len(chain) < _MAX_CAUSES:
+        last = chain[-1]
+        cause = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        if cause is None or cause in chain:
+            break
+        chain.append(cause)
+    return chain
 
 
 def _ours(filename: str) -> bool:

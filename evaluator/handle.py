@@ -22,6 +22,7 @@ from evaluator.verdict import Status, Verdict
 _START_SECONDS = 120.0
 #: How long a worker may take to write its stacks after SIGUSR1.
 _STACK_SECONDS = 0.3
+_OURS = re.compile(rf'File "({re.escape(str(processes.ROOT))}/evaluator/|<frozen)|^Extension modules: ')
 _SIGNALS = {
     signal.SIGSEGV: "a segmentation fault",
     signal.SIGKILL: "killed by the system (out of memory?)",
@@ -173,7 +174,9 @@ class Worker:
         )
 
     def _printed(self) -> str:
-        return self.output.text().replace(str(self.submission), self.submission.name)
+        """What the process printed, stacks without our own frames."""
+        lines = self.output.text().replace(str(self.submission), self.submission.name).splitlines()
+        return "\n".join(line for line in lines if not _OURS.search(line))
 
     def _stack(self) -> str:
         """The submission's innermost frame that faulthandler printed, as `, at submission.py:12 in f`."""

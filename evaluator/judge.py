@@ -56,14 +56,16 @@ class Judge:
         self._queue: list[Job] = []
         self._workers: set[Worker] = set()
         self._processes_each = 1
+        self._fail_fast = False
         self._lock = threading.Lock()
         self._stopping = False
 
-    def run(self, jobs: list[Job], lanes: int) -> None:
+    def run(self, jobs: list[Job], lanes: int, stop_at_first_failure: bool = False) -> None:
         """Do all jobs; verdicts and measurements go into their results. An exception kills everything."""
         cost = [speed_of_light.flops(job.result.case) for job in jobs]
         order = sorted(range(len(jobs)), key=lambda i: -cost[i]) if lanes > 1 else range(len(jobs))
         self._queue = [jobs[i] for i in order]
+        self._fail_fast = stop_at_first_failure
         self._processes_each = max(1, len(os.sched_getaffinity(0)) // lanes)
         threads = [threading.Thread(target=Lane(self, i).run, daemon=True) for i in range(lanes)]
         try:
@@ -92,6 +94,12 @@ class Judge:
     def next_job(self) -> Job | None:
         with self._lock:
             return None if self._stopping or not self._queue else self._queue.pop(0)
+
+    def over(self, result: CaseResult) -> None:
+        """A case is done; if it failed and that is the rule, no other case starts."""
+        if self._fail_fast and not result.verdict.passed:
+            with self._lock:
+                self._queue.clear()
 
     def start_worker(self) -> Worker:
         with self._lock:
@@ -135,6 +143,7 @@ class Lane:
             result.verdict = Verdict(Status.NOT_RUN, "the run was stopped")
         elif result.verdict.status not in _HARMLESS or not self._survives(result.verdict):
             self._retire()
+        self.judge.over(result)
         self.judge.observer.finished(self.number, result)
 
     def _survives(self, verdict: Verdict) -> bool:

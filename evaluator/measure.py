@@ -48,7 +48,12 @@ class _Slot:
 
 
 class Measurement:
-    """Official timing of one case: 15 inputs, a correctness pass on other copies, then windows."""
+    """Official timing of one case: 15 inputs, a correctness pass on other copies, then windows.
+
+    Two things differ from the official evaluator without touching what is timed: `c` is poisoned before a
+    window that is checked, and all 15 outputs of it count; and each case is warmed up right before it is
+    measured, not all before the first, so that its inputs are made only once.
+    """
 
     def __init__(
         self, worker: Worker, device: str, result: CaseResult, limit: float, tell: Callable[[str], None]
@@ -118,6 +123,7 @@ class Measurement:
 
     def _require(self, checked: problem.Checked) -> None:
         if not checked.verdict.passed:
+            self.result.elements, self.result.inexact = checked.elements, checked.inexact
             raise _Stop(checked.verdict)
 
     def _clean_up(self) -> None:

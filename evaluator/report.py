@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from evaluator import speed_of_light
@@ -12,6 +13,7 @@ from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import Status
 
 _DETAIL_LINES = 40
+_DIGITS = re.compile(r"\d+")
 Row = list[str]
 
 
@@ -32,7 +34,7 @@ def finished_line(result: CaseResult, device: str) -> str:
             parts.append(f"{result.time_us:.3f} µs")
     else:
         parts.append(result.verdict.message[:200])
-    if "run" in result.seconds and device != "cuda":
+    if (device == "sim" and result.launches) or (device == "cpu" and "run" in result.seconds):
         parts.append(f"{_doing(device)} took {call_seconds(result):.1f} s on this CPU")
     return ", ".join(part for part in parts if part)
 
@@ -69,17 +71,22 @@ def plain_table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 
 def failures(run: RunResult) -> str:
-    """What went wrong, once for all cases to which it happened alike."""
+    """What went wrong: once for all cases to which it happened alike, in detail once for each kind."""
     alike: dict[tuple[str, str, str], list[CaseResult]] = {}
     for result in run.results:
         verdict = result.verdict
         if not verdict.passed and verdict.status is not Status.NOT_RUN:
             alike.setdefault((verdict.status.value, verdict.message, verdict.detail), []).append(result)
-    parts = []
+    parts: list[str] = []
+    kinds: dict[tuple[str, str], str] = {}
     for (status, message, detail), results in alike.items():
-        names = ", ".join(r.case.name for r in results)
-        lines = [f"{names}: {status}: {message}"]
-        lines += [f"    {line}" for line in _shortened(detail.splitlines()) if line.strip() != message]
+        lines = [f"{', '.join(r.case.name for r in results)}: {status}: {message}"]
+        kind = (status, _DIGITS.sub("", message))
+        if kind in kinds and status != Status.WRONG_RESULT.value:
+            lines.append(f"    like {kinds[kind]}")
+        else:
+            lines += [f"    {line}" for line in _shortened(detail.splitlines()) if line.strip() != message]
+        kinds.setdefault(kind, results[0].case.name)
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -112,13 +119,18 @@ def notes(run: RunResult) -> str:
 
 
 def launch_report(result: CaseResult) -> str:
-    """Every launch of a case with its counters, for `--mode profile`."""
+    """Every launch of a case with its counters and where the simulation's time went, for `--mode profile`."""
     lines = [
         f"{result.case.name}: {result.case.spec}",
         f"  {result.verdict.status.value} {result.verdict.message}",
     ]
     if not result.launches:
         lines.append("  no launches were seen")
+    elif "run" in result.seconds:
+        host = result.seconds["run"] - call_seconds(result)
+        lines.append(
+            f"  imports, compilation and host code {host:.2f} s, simulation {call_seconds(result):.2f} s"
+        )
     for number, counters in enumerate(result.launches):
         lines.append(f"  launch {number}")
         width = max(map(len, counters), default=0)
@@ -126,8 +138,24 @@ def launch_report(result: CaseResult) -> str:
             lines.append(f"    {name.ljust(width)}  {_counter_text(value)}")
         rate = instruction_rate(result, number)
         if rate:
-            lines.append(f"    {'warp instructions per second'.ljust(width)}  {rate:,.0f}")
+            lines.append(
+                f"    the simulation ran {rate:,.0f} warp instructions per second: {_shares(counters)}"
+            )
     return "\n".join(lines)
+
+
+def _shares(counters: Mapping[str, object]) -> str:
+    """Where a launch's seconds went: the named parts, and the rest, which is warps and scheduling."""
+    suffix = "_seconds"
+    parts = {
+        name.removesuffix(suffix).replace("_", " "): float(value)
+        for name, value in counters.items()
+        if name.endswith(suffix) and isinstance(value, (int, float))
+    }
+    processes = counters.get("processes", 1)
+    total = float(counters["seconds"]) * (processes if isinstance(processes, int) else 1)  # type: ignore[arg-type]
+    parts["warps and scheduling"] = max(0.0, total - sum(parts.values()))
+    return ", ".join(f"{name} {100 * spent / total:.0f} %" for name, spent in parts.items())
 
 
 def instruction_rate(result: CaseResult, launch: int) -> float | None:

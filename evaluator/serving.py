@@ -197,8 +197,9 @@ class Server:
         data = case.data()
         self.device.synchronize()
         started = time.perf_counter()
-        returned = self.entry(data)
-        self.device.synchronize()
+        with self.device.call():
+            returned = self.entry(data)
+            self.device.synchronize()
         seconds = time.perf_counter() - started
         described = case.describe(returned)
         with self.device.paused():

@@ -50,7 +50,8 @@ def evaluate(options: Options) -> RunResult:
     with progress.display(device, len(jobs)) as shown, processes.sandbox(options.submission) as place:
         judge = Judge(place, device, shown)
         try:
-            judge.run(jobs, lanes)
+            ranked = timing is not None and options.mode == "leaderboard"
+            judge.run(jobs, lanes, stop_at_first_failure=ranked)
         except KeyboardInterrupt:
             run.interrupted = True
         run.versions = judge.versions
@@ -62,9 +63,10 @@ def show(run: RunResult) -> None:
     """The report on standard output."""
     print()
     if run.mode == "profile":
-        print("\n\n".join(report.launch_report(result) for result in run.results), end="\n\n")
         if run.device == "cuda":
             print(_HOW_TO_PROFILE)
+        else:
+            print("\n\n".join(report.launch_report(result) for result in run.results), end="\n\n")
     report.table(run)
     print(report.notes(run))
     failed = report.failures(run)

@@ -164,6 +164,31 @@ def test_one_failure_of_many_cases_is_told_once() -> None:
     assert told.count("ValueError: no") == 1
 
 
+def test_faults_of_one_kind_are_explained_once() -> None:
+    stuck = [Verdict(Status.FAULT, f"deadlock in {i} clusters", f"  CTA {i} waits") for i in (2, 10)]
+    told = report.failures(
+        a_run(*(CaseResult(replace(CASE, name=f"case {i}"), i, v) for i, v in enumerate(stuck)))
+    )
+    assert "CTA 2 waits" in told and "CTA 10" not in told
+    assert "case 1: FAULT: deadlock in 10 clusters\n    like case 0" in told
+
+
+def test_a_profile_says_where_the_time_went() -> None:
+    result = CaseResult(CASE, 0, PASSED, seconds={"run": 10.0})
+    result.launches = (
+        {
+            "warp_instructions": 4000,
+            "seconds": 2.0,
+            "processes": 2,
+            "tma_seconds": 1.0,
+            "decode_seconds": 0.4,
+        },
+    )
+    told = report.launch_report(result)
+    assert "2,000 warp instructions per second: tma 25 %, decode 10 %, warps and scheduling 65 %" in told
+    assert "compilation and host code 8.00 s, simulation 2.00 s" in told
+
+
 @pytest.mark.parametrize(
     ("values", "text"), [((7, 7, 7), "7"), ((96, 128), "96 128"), ((512, 384, 256, 128, 40), "40..512")]
 )
