@@ -37,7 +37,6 @@ from cutlass._mlir import ir
 from cutlass._mlir.dialects import cute_nvgpu, llvm
 from cutlass.cute.nvgpu import cpasync, tcgen05
 from cutlass.cutlass_dsl import dsl_user_op
-from cutlass.utils import SmemAllocator
 
 # ---- What is supported -------------------------------------------------------------------------------------
 
@@ -514,9 +513,8 @@ def grouped_gemm(config: cutlass.Constexpr, descriptors, problems, tiles: Int32,
     # Parameters lie one behind the other: descriptor (kind, group) is number kind * groups + group.
     descriptors = descriptor_address(descriptors[0][0])
 
-    smem = SmemAllocator().allocate(config.smem_bytes, 1024)  # header | stages
-    stages = smem.toint() + HEADER_BYTES
-    full = cute.recast_ptr(smem, dtype=Int64)
+    full = cute.arch.get_dyn_smem(Int64, alignment=1024)  # the header begins with the barriers
+    stages = full.toint() + HEADER_BYTES
     empty = full + config.stages
     acc_full = empty + config.stages
     acc_empty = acc_full + config.accumulators
@@ -527,10 +525,10 @@ def grouped_gemm(config: cutlass.Constexpr, descriptors, problems, tiles: Int32,
     cute.arch.griddepcontrol_launch_dependents()
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
-            for i in range(config.stages):
+            for i in cutlass.range_constexpr(config.stages):
                 cute.arch.mbarrier_init(full + i, 1)
                 cute.arch.mbarrier_init(empty + i, 1)
-            for i in range(config.accumulators):
+            for i in cutlass.range_constexpr(config.accumulators):
                 cute.arch.mbarrier_init(acc_full + i, 1)
                 cute.arch.mbarrier_init(acc_empty + i, CTAS * STORE_WARPS)
             cute.arch.mbarrier_init_fence()
@@ -633,7 +631,11 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
         tiles += token_tiles * cute.ceil_div(n, TILE_ROWS)
     maps = (tuple(row_maps), tuple(token_maps), tuple(row_scale_maps), tuple(token_scale_maps))
     grouped_gemm(config, maps, tuple(problems), tiles, cute.ceil_div(tiles, pairs)).launch(
-        grid=(pairs * CTAS, 1, 1), block=(THREADS, 1, 1), cluster=(CTAS, 1, 1), use_pdl=True
+        grid=(pairs * CTAS, 1, 1),
+        block=(THREADS, 1, 1),
+        cluster=(CTAS, 1, 1),
+        smem=config.smem_bytes,
+        use_pdl=True,
     )
 
 
