@@ -13,6 +13,8 @@ from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import Status
 
 _DETAIL_LINES = 40
+#: Columns that a narrow terminal does without, in this order.
+_EXPENDABLE = ("launches", "k", "n", "m", "groups", "MMA", "traffic")
 _DIGITS = re.compile(r"\d+")
 Row = list[str]
 
@@ -113,7 +115,7 @@ def notes(run: RunResult) -> str:
     if run.device == "sim":
         lines.append("simulated in: wall time on this CPU, which says nothing about the kernel's speed")
         lines.append(
-            "MMA, traffic: multiplications done and bytes loaded by TMA, against what the case needs"
+            "MMA, traffic: multiplications done and bytes loaded by TMA, L2 hits included, over what is needed"
         )
     return "\n".join(lines)
 
@@ -212,20 +214,37 @@ def row(run: RunResult, result: CaseResult) -> Row:
 
 
 def _rich_table(columns: Row, rows: list[Row], run: RunResult) -> bool:
+    """Draw the table with Rich; False if Rich is not installed. A narrow terminal gets fewer columns."""
     try:
+        from rich import box
         from rich.console import Console
         from rich.table import Table
     except ImportError:
         return False
-    drawn = Table(header_style="bold")
-    for name in columns:
-        drawn.add_column(name, justify="left" if name in ("case", "result") else "right")
-    for row, result in zip(rows, run.results, strict=True):
+    console = Console()
+    kept = fitting(columns, rows, console.width)
+    drawn = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), pad_edge=False)
+    for index in kept:
+        drawn.add_column(columns[index], justify="left" if columns[index] in ("case", "result") else "right")
+    for cells, result in zip(rows, run.results, strict=True):
         colour = "green" if result.verdict.passed else "red"
-        row[5] = f"[{colour}]{row[5]}[/{colour}]"
-        drawn.add_row(*row)
-    Console().print(drawn)
+        coloured = [
+            f"[{colour}]{cell}[/{colour}]" if columns[i] == "result" else cell for i, cell in enumerate(cells)
+        ]
+        drawn.add_row(*(coloured[index] for index in kept))
+    console.print(drawn)
     return True
+
+
+def fitting(columns: Row, rows: list[Row], width: int) -> list[int]:
+    """Indices of the columns that fit in `width`; the least needed are left out first."""
+    widths = [max(len(cells[i]) for cells in (columns, *rows)) + 2 for i in range(len(columns))]
+    kept = list(range(len(columns)))
+    for name in _EXPENDABLE:
+        if sum(widths[i] for i in kept) <= width:
+            break
+        kept = [i for i in kept if columns[i] != name]
+    return kept
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -164,6 +164,15 @@ def test_one_failure_of_many_cases_is_told_once() -> None:
     assert told.count("ValueError: no") == 1
 
 
+def test_a_narrow_terminal_gets_the_columns_that_matter() -> None:
+    run = a_run(CaseResult(CASE, 0, PASSED), device="sim")
+    names, rows = report.columns(run), [report.row(run, run.results[0])]
+    assert report.fitting(names, rows, 200) == list(range(len(names)))
+    narrow = report.fitting(names, rows, 80)
+    assert sum(max(len(names[i]), len(rows[0][i])) + 2 for i in narrow) <= 80
+    assert {"case", "result", "bit-exact", "speed of light"} <= {names[i] for i in narrow}
+
+
 def test_faults_of_one_kind_are_explained_once() -> None:
     stuck = [Verdict(Status.FAULT, f"deadlock in {i} clusters", f"  CTA {i} waits") for i in (2, 10)]
     told = report.failures(
