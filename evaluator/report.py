@@ -115,7 +115,7 @@ def notes(run: RunResult) -> str:
     if run.device == "sim":
         lines.append("simulated in: wall time on this CPU, which says nothing about the kernel's speed")
         lines.append(
-            "MMA, traffic: multiplications done and bytes loaded by TMA, L2 hits included, over what is needed"
+            "MMA, traffic: products computed and bytes loaded by TMA (L2 hits too), over what is needed"
         )
     return "\n".join(lines)
 
