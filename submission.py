@@ -43,6 +43,7 @@ from cutlass.cutlass_dsl import dsl_user_op
 MAX_GROUPS = 32  # kernel parameters: 4 descriptors x 128 B and 6 numbers per group
 N_MULTIPLE = 8  # 16 B in a row of C
 K_MULTIPLE = 64  # a whole scale atom
+SIZE_LIMIT = 2**30  # of M, N, K: 32-bit indices
 
 # ---- Tile geometry -----------------------------------------------------------------------------------------
 
@@ -505,13 +506,13 @@ def store_columns(values: list[Float32], tile: Tile, row: Int32, lane: Int32, to
 
 
 @cute.kernel
-def grouped_gemm(config: cutlass.Constexpr, descriptors, problems, tiles: Int32, turns: Int32):
-    """Grid: CTA pairs. descriptors: of the rows, tokens, row scales, token scales, each one per group."""
+def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns: Int32):
+    """Grid: CTA pairs. maps: TMA descriptors of rows, tokens, row scales, token scales, each one per group."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     work = Work(problems, tiles, turns)
-    # Parameters lie one behind the other: descriptor (kind, group) is number kind * groups + group.
-    descriptors = descriptor_address(descriptors[0][0])
+    # The parameters lie one behind the other: maps[i][g] is number i * groups + g.
+    descriptors = descriptor_address(maps[0][0])
 
     full = cute.arch.get_dyn_smem(Int64, alignment=1024)  # the header begins with the barriers
     stages = full.toint() + HEADER_BYTES
@@ -662,10 +663,10 @@ def check_sizes(sizes: Sizes) -> None:
         raise ValueError(f"{len(sizes)} groups; supported are 1 to {MAX_GROUPS}")
     for g, (m, n, k, batch) in enumerate(sizes):
         multiples = n % N_MULTIPLE == 0 and k % K_MULTIPLE == 0
-        if not (min(m, n, k) >= 1 and multiples and batch == 1 and max(m, n, k, m * n) < 2**31):
+        if not (min(m, n, k) >= 1 and multiples and batch == 1 and max(m, n, k) < SIZE_LIMIT):
             raise ValueError(
                 f"group {g} has (M, N, K, L) = {(m, n, k, batch)}; supported are M >= 1, N a multiple of "
-                f"{N_MULTIPLE}, K a multiple of {K_MULTIPLE}, L = 1, M * N < 2**31"
+                f"{N_MULTIPLE}, K a multiple of {K_MULTIPLE}, each < {SIZE_LIMIT}, and L = 1"
             )
 
 
