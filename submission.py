@@ -507,7 +507,7 @@ def store_columns(values: list[Float32], tile: Tile, row: Int32, lane: Int32, to
 
 @cute.kernel
 def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns: Int32):
-    """Grid: CTA pairs. maps: TMA descriptors of rows, tokens, row scales, token scales, each one per group."""
+    """Grid: CTA pairs. maps: descriptors of rows, tokens, row scales, token scales, each one per group."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     work = Work(problems, tiles, turns)
