@@ -11,6 +11,7 @@ from b200sim.isa import (  # noqa: F401
     floating,
     grid_control,
     logic,
+    matrix,
     mbarrier,
     memory,
     moves,

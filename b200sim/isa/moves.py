@@ -15,7 +15,11 @@ from b200sim.ptx.syntax import Immediate, Instruction, Operand, Register, Vector
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
-CLOCKS = {"%clock": 32, "%clock64": 64, "%clock_hi": 32, "%globaltimer": 64, "%globaltimer_lo": 32}
+# name -> bits, and how far the 64-bit count is shifted down
+CLOCKS = {
+    "%clock": (32, 0), "%clock64": (64, 0), "%clock_hi": (32, 32),
+    "%globaltimer": (64, 0), "%globaltimer_lo": (32, 0), "%globaltimer_hi": (32, 32),
+}  # fmt: skip
 
 
 @instruction("mov")
@@ -29,7 +33,7 @@ def move(ins: Instruction, binder: Binder) -> Operation:
         return _pack(destination, source, bits, binder)
     d = binder.write(destination)
     if isinstance(source, Register) and source.name in CLOCKS:
-        return _clock(d, CLOCKS[source.name])
+        return _clock(d, *CLOCKS[source.name])
     if bits == 1 and isinstance(source, Immediate):
         source = Immediate(0xFFFFFFFF if source.value else 0)
     a = binder.source(source, 32 if bits == 1 else bits)
@@ -40,11 +44,11 @@ def move(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _clock(d: int, bits: int) -> Operation:
+def _clock(d: int, bits: int, shift: int) -> Operation:
     """Clocks count scheduling steps: they only ever go forward, and mean nothing more."""
 
     def operation(warp: Warp) -> None:
-        warp.put(d, (warp.cta.grid.clock + warp.executed) & width_mask(bits))
+        warp.put(d, (warp.cta.grid.clock + warp.executed) >> shift & width_mask(bits))
 
     return operation
 

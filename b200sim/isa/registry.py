@@ -29,6 +29,15 @@ BLOCKED = -1
 EXITED = -2
 YIELDED = -3  # still runnable, but gives way to others
 
+BLOCK_NUMBER = (1 << 30) - 1  # the bits of a block's rank that are its number; see `ptx.program.Program`
+CONVERGING = ("shfl", "vote", "redux", "match", "elect", "bar", "barrier")  # opcodes of lanes that act together
+
+
+def converges(ins: Instruction) -> bool:
+    """Whether lanes execute `ins` together, so that it waits for lanes that are still on their way."""
+    return ins.opcode in CONVERGING or "aligned" in ins.modifiers
+
+
 _instructions: dict[str, Decoder] = {}
 _terminators: dict[str, TerminatorDecoder] = {}
 

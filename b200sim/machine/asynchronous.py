@@ -53,16 +53,29 @@ class BulkGroups(Wait):
 
     def commit(self, lanes: int) -> None:
         mine = [op for mask, op in self.open if mask & lanes]
-        self.open = [(mask, op) for mask, op in self.open if not mask & lanes]
+        self.open = [(mask & ~lanes, op) for mask, op in self.open if mask & ~lanes]
         while self.groups and self._finished(self.groups[0]):
             self.groups.pop(0)
         self.groups.append((lanes, mine))
 
     def reached(self, lanes: int, newest_allowed: int) -> bool:
-        """Whether at most `newest_allowed` of the most recent groups of these lanes are incomplete."""
-        groups = [group for group in self.groups if group[0] & lanes]
-        must_be_done = groups[: len(groups) - newest_allowed] if newest_allowed else groups
-        return all(map(self._finished, must_be_done))
+        """Whether, for each of these lanes, all its groups but the `newest_allowed` most recent are complete."""
+        newer: dict[int, int] = {}  # per lane mask of a commit: how many of its groups were seen
+        for mask, operations in reversed(self.groups):
+            mine = mask & lanes
+            if not mine:
+                continue
+            newer[mine] = newer.get(mine, 0) + 1
+            if all(operation.done for operation in operations):
+                continue
+            if any(self._rank(lane, newer) > newest_allowed for lane in _bits(mine)):
+                return False
+        return True
+
+    @staticmethod
+    def _rank(lane: int, newer: dict[int, int]) -> int:
+        """How many groups of this lane were seen so far, newest first."""
+        return sum(count for mask, count in newer.items() if mask & lane)
 
     @staticmethod
     def _finished(group: tuple[int, list[AsyncOperation]]) -> bool:
@@ -71,3 +84,7 @@ class BulkGroups(Wait):
     def describe(self) -> str:
         pending = sum(not op.done for _, group in self.groups for op in group)
         return f"bulk groups: {pending} copies of this thread have not finished"
+
+
+def _bits(mask: int) -> list[int]:
+    return [1 << i for i in range(32) if mask >> i & 1]

@@ -125,6 +125,16 @@ class Cta:
     def exited(self) -> bool:
         return all(warp.alive == 0 for warp in self.warps)
 
+    def live_warps(self) -> int:
+        return sum(warp.alive != 0 for warp in self.warps)
+
+    def warp_exited(self, warp: Warp) -> None:
+        """Nobody waits for a warp that has exited."""
+        for barrier in self.named.values():
+            barrier.leave()
+        cluster = self.cluster
+        cluster.barrier.leave(arrived=cluster.barrier_targets.get(warp) == cluster.barrier.phase + 1)
+
 
 class Cluster:
     """CTAs that can reach each other's shared memory, the asynchronous work they asked for, and who can run."""
@@ -134,6 +144,7 @@ class Cluster:
         self.number = number
         self.runnable: deque[Warp] = deque()
         self.in_flight: deque[AsyncOperation] = deque()
+        self.polling: deque[Warp] = deque()
         cx, cy, cz = grid.cluster
         x, y, z = first
         self.ctas: list[Cta] = []

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from b200sim.faults import Fault
 from b200sim.isa.registry import BLOCKED, EXITED
 from b200sim.isa.values import LANE_INDEX, Value
@@ -28,6 +30,15 @@ Triple = tuple[int, int, int]
 # Registers that a kernel may read before it writes them hold all ones, by width. Reading one is no fault:
 # compilers leave a value undefined where its result will not be used (a `phi` with an undefined side).
 UNWRITTEN = {1: 0xFFFFFFFF, **{bits: (1 << bits) - 1 for bits in (8, 16, 32, 64, 128)}}
+
+
+def _lane_masks() -> dict[str, Value]:
+    equal = np.uint32(1) << LANE_INDEX
+    below = equal - np.uint32(1)
+    return {
+        "%lanemask_eq": equal, "%lanemask_lt": below, "%lanemask_le": below | equal,
+        "%lanemask_gt": ~(below | equal), "%lanemask_ge": ~below,
+    }  # fmt: skip
 
 
 class Grid:
@@ -130,7 +141,8 @@ class Grid:
         if register == "%tid":
             linear = LANE_INDEX + warp * 32
             bx, by, _ = self.block
-            return (linear % bx, linear // bx % by, linear // (bx * by))[a].astype("u4")
+            lanes = (linear % bx, linear // bx % by, linear // (bx * by))[a].astype("u4")
+            return int(lanes[0]) if (lanes == lanes[0]).all() else lanes
         fixed: dict[str, Value] = {
             "%laneid": LANE_INDEX,
             "%warpid": warp,
@@ -142,8 +154,8 @@ class Grid:
             "%dynamic_smem_size": self.shared_end - RESERVED_SHARED,
             "%total_smem_size": self.shared_end - RESERVED_SHARED,
             "%is_explicit_cluster": 0xFFFFFFFF,
-            "%lanemask_eq": 1 << LANE_INDEX,
-            "%lanemask_lt": (1 << LANE_INDEX.astype("u8")).astype("u4") - 1,
+            "%gridid": 0,
+            **_lane_masks(),
         }
         if register in fixed:
             return fixed[register]
@@ -177,6 +189,12 @@ class Grid:
     def run(self) -> Counters:
         """Run all clusters to their end. Raises `Fault` for an illegal act or a deadlock."""
         started = time.perf_counter()
+        with np.errstate(all="ignore"):  # lanes that are switched off compute with anything
+            self._run_all()
+        self.counters.seconds += time.perf_counter() - started
+        return self.counters
+
+    def _run_all(self) -> None:
         stuck = 0  # resident clusters in a row that could do nothing
         self._admit()
         while self.resident:
@@ -184,7 +202,7 @@ class Grid:
             if not isinstance(cluster, Cluster):
                 cluster = Cluster(self, cluster, self.first_cta(cluster))
             moved = self._run_cluster(cluster)
-            if cluster.live == 0:
+            if cluster.live == 0 and not cluster.in_flight:
                 self._retire(cluster)
                 self._admit()
                 stuck = 0
@@ -194,8 +212,6 @@ class Grid:
             if stuck > len(self.resident):
                 self._expire_waits()
                 stuck = 0
-        self.counters.seconds += time.perf_counter() - started
-        return self.counters
 
     def _admit(self) -> None:
         """Clusters start in order, as many as fit; only those not yet started can be cancelled."""
@@ -210,8 +226,12 @@ class Grid:
         """Run one cluster until it is done, can do nothing, or has used its turn; whether anything happened."""
         self.running = cluster
         turn = 100_000
-        steps = 0
+        steps = polls = 0
         while steps < turn:
+            if not cluster.runnable and not cluster.in_flight:
+                polls += 1
+                if polls > len(cluster.polling):
+                    break  # they have all looked; what they look for may be another cluster's to do
             item = self.schedule.next(cluster)
             if item is None:
                 break
@@ -238,9 +258,9 @@ class Grid:
         self.counters.warp_instructions += warp.executed - before
         if outcome == EXITED:
             cluster.live -= 1
-            cluster.barrier.leave()
+            warp.cta.warp_exited(warp)
         elif outcome != BLOCKED:
-            cluster.runnable.append(warp)
+            cluster.polling.append(warp)
             self._check_deadline()
 
     def _check_deadline(self) -> None:
@@ -265,6 +285,6 @@ class Grid:
                 warp.blocked_on.forget(warp)
                 warp.wait_expired = True
                 self._run_warp(warp.cta.cluster, warp)
-        moved = any(cluster.in_flight or cluster.runnable for cluster in clusters)
+        moved = any(cluster.in_flight or cluster.runnable or cluster.polling for cluster in clusters)
         if not moved and all(warp.blocked_on and warp.pc == pc for warp, pc in stood):
             raise Fault("deadlock", deadlock_report(clusters))

@@ -1,4 +1,8 @@
-"""Who runs next: the one place that decides the order of warps and of asynchronous work in a cluster."""
+"""Who runs next: the one place that decides the order of warps and of asynchronous work in a cluster.
+
+A cluster offers three queues: `runnable` warps, asynchronous work `in_flight`, and `polling` warps, which gave
+way by themselves (a wait that answered no, a nanosleep, a very long loop) and would only look again.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,9 @@ class ProgramOrder:
     """
 
     def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
-        if cluster.runnable:
-            return cluster.runnable.popleft()
-        if cluster.in_flight:
-            return cluster.in_flight.popleft()
+        for queue in (cluster.runnable, cluster.in_flight, cluster.polling):
+            if queue:
+                return queue.popleft()
         return None
 
 
@@ -36,9 +39,10 @@ class Eager:
     """Asynchronous work happens as soon as it is issued, before any warp goes on."""
 
     def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
-        if cluster.in_flight:
-            return cluster.in_flight.popleft()
-        return cluster.runnable.popleft() if cluster.runnable else None
+        for queue in (cluster.in_flight, cluster.runnable, cluster.polling):
+            if queue:
+                return queue.popleft()
+        return None
 
 
 class SeededRandom:
@@ -50,17 +54,18 @@ class SeededRandom:
 
     def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
         ready = _heads(cluster)
-        choices = len(cluster.runnable) + len(ready)
+        choices = len(cluster.runnable) + len(ready) + len(cluster.polling)
         if not choices:
             return None
         pick = self._random.randrange(choices)
-        if pick < len(cluster.runnable):
-            warp = cluster.runnable[pick]
-            del cluster.runnable[pick]
-            return warp
-        position = ready[pick - len(cluster.runnable)]
-        operation = cluster.in_flight[position]
-        del cluster.in_flight[position]
+        for warps in (cluster.runnable, cluster.polling):
+            if pick < len(warps):
+                warp = warps[pick]
+                del warps[pick]
+                return warp
+            pick -= len(warps)
+        operation = cluster.in_flight[ready[pick]]
+        del cluster.in_flight[ready[pick]]
         return operation
 
 

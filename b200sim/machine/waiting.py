@@ -126,8 +126,13 @@ class NamedBarrier(Wait):
         self.arrived: list[str] = []
         self.threads = 0
         self.expected = 0
+        self.whole_cta = False  # no count was given: all warps that have not exited
+        self.votes: list[tuple[int, int]] = []  # bar.red: per arrival, lanes that hold and lanes that voted
+        self.results: dict[int, tuple[int, int]] = {}  # generation completed -> sums of its votes
 
-    def arrive(self, warp: Warp, expected: int) -> None:
+    def arrive(self, warp: Warp, count: int | None) -> None:
+        """A warp arrives; `count` threads are expected, or all of the CTA's."""
+        expected = 32 * warp.cta.live_warps() if count is None else count
         if expected <= 0 or expected % 32:
             raise Fault(
                 "barrier_count", f"{self.name}: thread count {expected} is not a positive multiple of 32"
@@ -138,16 +143,28 @@ class NamedBarrier(Wait):
                 f"{self.name}: {warp.name} names {expected} threads, {', '.join(self.arrived)} named {self.expected}",
             )
         self.expected = expected
+        self.whole_cta = count is None
         self.threads += 32
         self.arrived.append(f"warp {warp.index}")
         if self.threads > expected:
             raise Fault(
                 "barrier_overflow", f"{self.name}: {self.threads} threads arrived, {expected} expected"
             )
-        if self.threads == expected:
+        self._settle()
+
+    def leave(self) -> None:
+        """A warp of the CTA has exited."""
+        if self.threads and self.whole_cta:
+            self.expected -= 32
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.threads == self.expected:
             self.generation += 1
+            self.results = {self.generation: (sum(v[0] for v in self.votes), sum(v[1] for v in self.votes))}
             self.threads = 0
             self.arrived = []
+            self.votes = []
             self.wake()
 
     def describe(self) -> str:
@@ -168,9 +185,11 @@ class ClusterBarrier(Wait):
         self.arrived += 1
         self._settle()
 
-    def leave(self) -> None:
-        """A warp has exited: it counts as arrived from now on (PTX ISA 9.7.13.4)."""
+    def leave(self, arrived: bool) -> None:
+        """A warp has exited, which counts as arriving from now on (PTX ISA 9.7.13.4); `arrived`: it had already
+        arrived in this phase."""
         self.expected -= 1
+        self.arrived -= arrived
         if self.arrived:
             self._settle()
 

@@ -1,7 +1,8 @@
 """One warp: 32 lanes, a register file, and the PC of every lane.
 
 Lanes that diverge become fragments, each a block number and a lane mask. The fragment with the smallest
-block number runs; fragments that meet at a block join. A write by some of the lanes must keep the old value
+block number runs, except that one that stands before an instruction for several lanes together (shfl, bar,
+`.aligned`) lets all others come first; fragments that meet at a block join. A write by some of the lanes must keep the old value
 of the others only if one of them may still read it: that is what liveness is for, and why a value that is
 the same for all lanes mostly stays a plain int even in code that one elected lane runs.
 """
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault
-from b200sim.isa.registry import BLOCKED, EXITED, YIELDED, Operation
+from b200sim.isa.registry import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
 from b200sim.isa.values import FULL, Value, lane, lane_array, spread
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from b200sim.machine.waiting import Wait
     from b200sim.ptx.program import Block, Program
 
-QUANTUM = 100_000  # instructions after which a warp that never blocks gives way
+QUANTUM = 10_000  # instructions after which a warp that never blocks gives way
 
 
 class Warp:
@@ -38,19 +39,21 @@ class Warp:
         self.alive = FULL if lanes == 32 else (1 << lanes) - 1
         self.mask = self.alive
         self.pc = 0
-        self.waiting: list[tuple[int, int]] = []  # other fragments: (block, lane mask), smallest block first
+        self.ranks = program.ranks
+        self.waiting: list[tuple[int, int]] = []  # other fragments: (rank of the block, lane mask), in order
         self.keep = 0  # slots that some waiting fragment may still read
         self.put: Callable[[int, Value], None] = self.regs.__setitem__
         self.executed = 0
         self.blocked_on: Wait | None = None
         self.wait_expired = False  # the time limit of a try_wait has passed: answer, do not block
+        self.last_poll: tuple[object, int] = (None, 0)  # operation that last answered no, `executed` then
         self.bulk_groups = cta.new_bulk_groups(self)
 
     # -- running --------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until the warp blocks, exits or has used its quantum; returns BLOCKED, EXITED or YIELDED."""
-        blocks = self.program.blocks
+        blocks, ranks = self.program.blocks, self.ranks
         pc = self.pc
         limit = self.executed + QUANTUM
         operation: Callable[..., object] | None = None
@@ -72,58 +75,59 @@ class Warp:
                     if outcome:
                         return outcome
                 pc = following
-                if self.waiting and (pc >= self.waiting[0][0]):
+                if self.waiting and ranks[pc] >= self.waiting[0][0]:
                     pc = self._reconverge(pc)
                 if self.executed >= limit:
                     self.pc = pc
                     return YIELDED
         except Fault as fault:
             raise fault.at(self._place(block, operation)) from None
+        except Exception as error:
+            raise RuntimeError(f"simulator error at {self._place(block, operation)}: {error!r}") from error
 
     def _leave(self, following: int, pc: int) -> tuple[int, int]:
         """After EXITED or YIELDED: the next block, and what `run` returns (0 to go on)."""
         if following == YIELDED:
             self.pc = pc + 1
-            if self.waiting and self.pc >= self.waiting[0][0]:
+            if self.waiting and self.ranks[self.pc] >= self.waiting[0][0]:
                 self.pc = self._reconverge(self.pc)
             return 0, YIELDED
         self.alive &= ~self.mask
         if not self.waiting:
             return 0, EXITED
-        next_pc, self.mask = self.waiting.pop(0)
+        rank, self.mask = self.waiting.pop(0)
         self._fragments_changed()
-        return next_pc, 0
+        return rank & BLOCK_NUMBER, 0
 
     # -- divergence -----------------------------------------------------------------------------------
 
     def diverge(self, taken: int, target: int, fall_through: int) -> int:
         """Split: the lanes of `taken` go to `target`, the rest of the active ones fall through."""
         rest = self.mask & ~taken
-        if target < fall_through:
-            first, first_mask, other = target, taken, (fall_through, rest)
+        ranks = self.ranks
+        if ranks[target] < ranks[fall_through]:
+            first, first_mask, other = target, taken, (ranks[fall_through], rest)
         else:
-            first, first_mask, other = fall_through, rest, (target, taken)
+            first, first_mask, other = fall_through, rest, (ranks[target], taken)
         self.waiting.append(other)
-        self.waiting.sort()
         self.mask = first_mask
         self._join_equal()
         self._fragments_changed()
         return first
 
     def _reconverge(self, pc: int) -> int:
-        """Make the fragment with the smallest block number the running one, joined with all that stand there."""
-        self.waiting.append((pc, self.mask))
-        self.waiting.sort()
-        pc, self.mask = self.waiting.pop(0)
-        while self.waiting and self.waiting[0][0] == pc:
-            self.mask |= self.waiting.pop(0)[1]
+        """Make the fragment that comes first the running one, joined with all that stand there."""
+        self.waiting.append((self.ranks[pc], self.mask))
+        self._join_equal()
+        rank, self.mask = self.waiting.pop(0)
         self._fragments_changed()
-        return pc
+        return rank & BLOCK_NUMBER
 
     def _join_equal(self) -> None:
+        """Waiting fragments in order, one for each block."""
         joined: dict[int, int] = {}
-        for block, mask in self.waiting:
-            joined[block] = joined.get(block, 0) | mask
+        for rank, mask in self.waiting:
+            joined[rank] = joined.get(rank, 0) | mask
         self.waiting = sorted(joined.items())
 
     def _fragments_changed(self) -> None:
@@ -132,8 +136,8 @@ class Warp:
             self.put = self.regs.__setitem__
             return
         keep = 0
-        for block, _ in self.waiting:
-            keep |= self.program.blocks[block].live_in
+        for rank, _ in self.waiting:
+            keep |= self.program.blocks[rank & BLOCK_NUMBER].live_in
         self.keep = keep
         self.put = self._merge_live
 
@@ -147,7 +151,7 @@ class Warp:
         """Write the active lanes only."""
         old = self.regs[slot]
         bits = self.program.binder.bits[slot]
-        if old is None:
+        if old is None or bits == 0:  # never read by the others, or a sink
             self.regs[slot] = value
         elif bits == 1:
             self.regs[slot] = (old & ~self.mask) | (value & self.mask)

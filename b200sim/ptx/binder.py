@@ -25,6 +25,15 @@ from b200sim.ptx.syntax import (
 )
 
 
+# PTX ISA 10. %clock and its like are read by `mov` alone.
+SPECIAL_REGISTERS = frozenset(
+    """%tid %ntid %laneid %warpid %nwarpid %ctaid %nctaid %smid %nsmid %gridid %clusterid %nclusterid
+    %cluster_ctaid %cluster_nctaid %cluster_ctarank %cluster_nctarank %is_explicit_cluster %lanemask_eq
+    %lanemask_le %lanemask_lt %lanemask_ge %lanemask_gt %clock %clock_hi %clock64 %globaltimer %globaltimer_lo
+    %globaltimer_hi %dynamic_smem_size %total_smem_size""".split()
+)
+
+
 @dataclass(frozen=True)
 class Constant:
     """A slot's value from the start: `kind` is immediate, special, parameter or shared."""
@@ -116,7 +125,7 @@ class Binder:
     def coordinates(self, operand: Operand) -> list[int]:
         """Slots of the coordinate vector of a tensor address."""
         assert isinstance(operand, Address)
-        return [self.read(item) for item in operand.coordinates]
+        return [self.source(item, 32) for item in operand.coordinates]
 
     def register_bits(self, operand: Operand) -> int:
         """Declared width of a register operand, in bits; 1 for predicates."""
@@ -130,6 +139,8 @@ class Binder:
         if isinstance(operand, Register):
             if operand.name in self.names:
                 return self.names[operand.name]
+            if operand.name.partition(".")[0] not in SPECIAL_REGISTERS:
+                raise Unsupported(f"register {operand.name}: neither declared nor a special register known here")
             return self._constant(Constant("special", operand.name))
         if isinstance(operand, Immediate):
             return self._constant(Constant("immediate", value=operand.value))
@@ -146,7 +157,7 @@ class Binder:
             slot = len(self.bits)
             self._constant_slots[constant] = slot
             self.constants[slot] = constant
-            self.bits.append(64)
+            self.bits.append(0 if constant.kind == "sink" else 64)
         return slot
 
     def immediate(self, value: int, bits: int) -> int:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import b200sim.isa.families  # noqa: F401  (fills the registry)
 from b200sim.faults import Unsupported
-from b200sim.isa.registry import Operation, Terminator, decode, decode_terminator, is_terminator
+from b200sim.isa.registry import (
+    BLOCK_NUMBER,
+    Operation,
+    Terminator,
+    converges,
+    decode,
+    decode_terminator,
+    is_terminator,
+)
 from b200sim.ptx.binder import Binder, Usage
 from b200sim.ptx.syntax import Instruction, Kernel, Register
 
@@ -44,13 +52,21 @@ class Block:
 
 
 class Program:
-    """One kernel, ready to run. Blocks are numbered in program order, so a smaller number is a smaller PC."""
+    """One kernel, ready to run. Blocks are numbered in program order, so a smaller number is a smaller PC.
+
+    `ranks` orders divergent lanes: block n has rank n, or n + 2^30 if it begins with an instruction that
+    lanes execute together and that therefore waits for lanes that are on their way.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.binder = Binder(kernel)
         self.blocks = _Decoder(kernel, self.binder).blocks()
         _solve_liveness(self.blocks)
+        self.ranks = [
+            number | (BLOCK_NUMBER + 1 if converges(block.instructions[0]) else 0)
+            for number, block in enumerate(self.blocks)
+        ]
         live = self.blocks[0].live_in
         registers = len(kernel.register_bits)
         self.may_be_unwritten = [slot for slot in range(registers) if live >> slot & 1]  # when first read
@@ -97,8 +113,7 @@ class _Decoder:
             instructions.append(ins)
         new_index.append(len(instructions))
         labels.update({name: new_index[index] for name, index in self.kernel.labels.items()})
-        if not instructions or instructions[-1].opcode not in ("ret", "exit", "trap", "bra"):
-            instructions.append(Instruction("ret", (), (), None, 0, None, "end of kernel"))
+        instructions.append(Instruction("ret", (), (), None, 0, None, "end of kernel"))
         return instructions, labels
 
     def _block_starts(self, instructions: list[Instruction], labels: dict[str, int]) -> list[int]:
@@ -108,11 +123,14 @@ class _Decoder:
                 starts.add(index + 1)
                 if ins.opcode not in ("bra", "ret", "exit"):
                     starts.add(index)  # what may block stands alone
+            elif converges(ins):
+                starts.add(index)
         return sorted(start for start in starts if start < len(instructions))
 
     def _block(self, instructions: list[Instruction], number: int) -> Block:
         self.binder.next_block = number + 1
-        operations, usages = [], []
+        operations: list[Operation] = []
+        usages: list[Usage] = []
         *plain, last = instructions
         for ins in plain:
             operations.append(self._operation(ins, usages))
