@@ -15,7 +15,7 @@ from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import spread
 from b200sim.ptx.binder import Binder
-from b200sim.ptx.syntax import Address, Instruction
+from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
@@ -61,10 +61,8 @@ def _shape(ins: Instruction, binder: Binder, address: int) -> tuple[int, int, in
     if not ins.has("m8n8") or not ins.has("b16"):
         raise Unsupported(ins.mnemonic)
     check_modifiers(ins, *_MODIFIERS)
-    operand = ins.operands[address]
-    assert isinstance(operand, Address)
     count = next(int(word[1:]) for word in ins.modifiers if word in ("x1", "x2", "x4"))
-    return count, *binder.address(operand)
+    return count, *binder.address(ins.operands[address])
 
 
 def _row_starts(warp: Warp, base: int, offset: int, count: int, name: str) -> NDArray[np.int64]:
@@ -73,11 +71,9 @@ def _row_starts(warp: Warp, base: int, offset: int, count: int, name: str) -> ND
     starts = spread(warp.regs[base], 32)[: 8 * count].astype(np.int64) + offset
     for start in (int(starts.min()), int(starts.max())):
         warp.cta.offset(start, ROW_BYTES, name)
-    if (starts % ROW_BYTES).any():
-        raise Fault(
-            "misaligned",
-            f"{name}: a row at shared address {int(starts[starts % ROW_BYTES > 0][0]):#x}, not a multiple of 16",
-        )
+    wrong = starts[starts % ROW_BYTES != 0]
+    if wrong.size:
+        raise Fault("misaligned", f"{name}: a row at shared address {int(wrong[0]):#x}, not a multiple of 16")
     return starts & 0xFFFFFF
 
 
