@@ -156,7 +156,7 @@ def _patch_torch_cuda(patches: Patches) -> None:
     for name, value in _torch_cuda_functions().items():
         patches.set(torch.cuda, name, value)
     for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
-        patches.set(torch.cuda.nvtx, name, _nothing)
+        patches.set(torch.cuda.nvtx, name, _nothing())
     patches.set(torch.cuda.nvtx, "range", lambda *_args, **_kwargs: contextlib.nullcontext())
     patches.set(torch, "Generator", _host_generator(torch.Generator))
     for name in ("CUDAGraph", "graph", "make_graphed_callables"):
@@ -166,7 +166,7 @@ def _patch_torch_cuda(patches: Patches) -> None:
         "device_count": lambda: 1,
         "current_accelerator": lambda *_args, **_kwargs: torch.device("cuda"),
         "current_device_index": lambda: 0,
-        "synchronize": _nothing,
+        "synchronize": _nothing(),
     }
     for name, value in accelerator.items():
         patches.set(torch.accelerator, name, value)
@@ -202,16 +202,21 @@ def _torch_cuda_functions() -> dict[str, Any]:
         "empty_cache",
         "ipc_collect",
     ):
-        functions[name] = _nothing
+        functions[name] = _nothing()
     for name in ("manual_seed", "manual_seed_all", "seed", "seed_all", "reset_peak_memory_stats"):
-        functions[name] = _nothing
+        functions[name] = _nothing()
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
         functions[name] = lambda *_device: 0
     return functions
 
 
-def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    return None
+def _nothing() -> Callable[..., None]:
+    """A function of its own for each name: torch._dynamo refuses one object under two names."""
+
+    def nothing(*_args: Any, **_kwargs: Any) -> None:
+        return None
+
+    return nothing
 
 
 def _refuse(what: str) -> Callable[..., Any]:

@@ -1,7 +1,8 @@
-"""8x8 matrices of 16-bit elements between shared memory and registers: ldmatrix, stmatrix (PTX ISA 9.7.14.5.15, .16).
+"""8x8 matrices of 16-bit elements between shared memory and registers (PTX ISA, ldmatrix and stmatrix).
 
-Lane 8*j + i gives the address of row i (16 bytes) of matrix j. Register j of lane t holds elements (t//4,
-2*(t%4)) and (t//4, 2*(t%4) + 1) of matrix j, the first one in the low half; with .trans those of the transpose.
+Lane 8*j + i gives the address of row i (16 bytes) of matrix j. Register j of lane t holds elements
+(t//4, 2*(t%4)) and (t//4, 2*(t%4) + 1) of matrix j, the first one in the low half; with .trans those of the
+transpose.
 """
 
 from __future__ import annotations
