@@ -50,7 +50,11 @@ def _clusters_communicate(grid: Grid) -> bool:
             return True
         if words[0] in ("atom", "red") and not any(word.startswith("shared") for word in words):
             return True
-        if words[0] in ("ld", "st") and "global" in words and {"acquire", "release", "volatile", "relaxed"} & {*words}:
+        if (
+            words[0] in ("ld", "st")
+            and "global" in words
+            and {"acquire", "release", "volatile", "relaxed"} & {*words}
+        ):
             return True
     return False
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Fault, Unsupported
+from b200sim.faults import Unsupported
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, UNSIGNED, Value, lane_array, lane_mask, per_lane, width_mask
+from b200sim.isa.values import FULL, UNSIGNED, Value, lane_mask, per_lane, width_mask
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 
@@ -32,7 +32,17 @@ def shared_address(address: int) -> int:
 def convert_address(ins: Instruction, binder: Binder) -> Operation:
     """cvta[.to].SPACE.u64: global and parameter addresses are generic addresses already."""
     check_modifiers(
-        ins, "to", "param", "param::entry", "global", "shared", "shared::cta", "shared::cluster", "const", "u64", "u32"
+        ins,
+        "to",
+        "param",
+        "param::entry",
+        "global",
+        "shared",
+        "shared::cta",
+        "shared::cluster",
+        "const",
+        "u64",
+        "u32",
     )
     shared = any(word.startswith("shared") for word in ins.modifiers)
     delta = (-SHARED_WINDOW if ins.has("to") else SHARED_WINDOW) if shared else 0

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from b200sim.faults import Fault
+from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
+from b200sim.isa.values import FULL
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
-FORMS = ("cta", "sync", "arrive", "aligned")
+FORMS = ("cta", "sync", "arrive", "aligned", "red", "popc", "and", "or", "u32", "pred")
 
 
 @terminator("bar.sync", "bar.cta.sync", "barrier.sync", "barrier.cta.sync")
@@ -28,29 +29,66 @@ def barrier_sync(ins: Instruction, binder: Binder) -> Terminator:
     following = binder.next_block
 
     def operation(warp: Warp) -> int:
-        cta = warp.cta
-        arrival = cta.named_arrivals.get(warp.index)
-        if arrival is None:
-            warp.require_all_lanes(ins.mnemonic)
-            barrier = cta.named_barrier(warp.uniform(number, "the barrier number"))
-            generation = barrier.generation
-            barrier.arrive(warp, _count(warp, threads))
-        else:
-            barrier, generation = arrival
-        if barrier.generation != generation:
-            cta.named_arrivals.pop(warp.index, None)
-            return following
-        cta.named_arrivals[warp.index] = barrier, generation
-        barrier.block(warp)
-        return BLOCKED
+        return BLOCKED if _arrive_and_wait(warp, ins, number, threads) is None else following
 
     return operation
 
 
-def _count(warp: Warp, threads: int | None) -> int:
-    if threads is None:
-        return -(-warp.cta.thread_count // 32) * 32
-    return warp.uniform(threads, "the thread count of a barrier")
+@terminator("bar.red", "bar.cta.red", "barrier.red", "barrier.cta.red")
+def barrier_reduce(ins: Instruction, binder: Binder) -> Terminator:
+    """bar.red.popc.u32 d, number[, threads], p and bar.red.{and,or}.pred: wait, and learn how all threads voted."""
+    check_modifiers(ins, *FORMS)
+    d = binder.write(ins.operands[0])
+    number = binder.source(ins.operands[1], 32)
+    threads = binder.source(ins.operands[2], 32) if len(ins.operands) > 3 else None
+    p, flip = binder.predicate(ins.operands[-1])
+    following = binder.next_block
+
+    def operation(warp: Warp) -> int:
+        vote = ((warp.regs[p] ^ flip) & warp.mask).bit_count(), warp.mask.bit_count()
+        result = _arrive_and_wait(warp, ins, number, threads, vote)
+        if result is None:
+            return BLOCKED
+        yes, voters = result
+        if ins.has("popc"):
+            warp.put(d, yes)
+        else:
+            warp.put(d, FULL if (yes == voters if ins.has("and") else yes > 0) else 0)
+        return following
+
+    return operation
+
+
+def _arrive_and_wait(
+    warp: Warp, ins: Instruction, number: int, threads: int | None, vote: tuple[int, int] = (0, 0)
+) -> tuple[int, int] | None:
+    """Arrive unless this warp has already; the sums of the votes once all have arrived, None to block."""
+    cta = warp.cta
+    arrival = cta.named_arrivals.get(warp.index)
+    if arrival is None:
+        _require_converged(warp, ins)
+        barrier = cta.named_barrier(warp.uniform(number, "the barrier number"))
+        generation = barrier.generation
+        barrier.votes.append(vote)
+        barrier.arrive(warp, _count(warp, threads))
+    else:
+        barrier, generation = arrival
+    if barrier.generation != generation:
+        cta.named_arrivals.pop(warp.index, None)
+        return barrier.results.get(generation + 1, (0, 0))
+    cta.named_arrivals[warp.index] = barrier, generation
+    barrier.block(warp)
+    return None
+
+
+def _require_converged(warp: Warp, ins: Instruction) -> None:
+    if warp.mask != warp.alive and ins.opcode == "barrier" and not ins.has("aligned"):
+        raise Unsupported(f"{ins.mnemonic} without .aligned in a divergent warp")
+    warp.require_all_lanes(ins.mnemonic)
+
+
+def _count(warp: Warp, threads: int | None) -> int | None:
+    return None if threads is None else warp.uniform(threads, "the thread count of a barrier")
 
 
 @instruction("bar.arrive", "bar.cta.arrive", "barrier.arrive", "barrier.cta.arrive")
@@ -59,7 +97,7 @@ def barrier_arrive(ins: Instruction, binder: Binder) -> Operation:
     number, threads = (binder.source(operand, 32) for operand in ins.operands)
 
     def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
+        _require_converged(warp, ins)
         barrier = warp.cta.named_barrier(warp.uniform(number, "the barrier number"))
         barrier.arrive(warp, _count(warp, threads))
 
@@ -74,7 +112,7 @@ def cluster_arrive(ins: Instruction, binder: Binder) -> Operation:
     check_modifiers(ins, *CLUSTER_FORMS)
 
     def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
+        _require_converged(warp, ins)
         cluster = warp.cta.cluster
         if warp in cluster.barrier_targets:
             raise Fault(

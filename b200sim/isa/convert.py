@@ -142,7 +142,9 @@ def _numbers(value: Value, kind: str) -> Any:
         return lanes.astype(np.float32) if bits == 16 else lanes
     if type(value) is int:
         value &= width_mask(bits)
-        return np.array([signed(value, bits) if kind[0] == "s" else value], (SIGNED if kind[0] == "s" else UNSIGNED)[bits])
+        return np.array(
+            [signed(value, bits) if kind[0] == "s" else value], (SIGNED if kind[0] == "s" else UNSIGNED)[bits]
+        )
     lanes = value.astype(UNSIGNED[bits])  # type: ignore[union-attr]
     return lanes.view(SIGNED[bits]) if kind[0] == "s" else lanes
 

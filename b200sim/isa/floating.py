@@ -91,9 +91,9 @@ def canonical_nan(lanes: Any) -> Any:
     wrong = np.isnan(lanes)
     if bits == 64 or not wrong.any():
         return lanes
-    return np.where(wrong, UNSIGNED[bits].type(NAN[bits]), np.ascontiguousarray(lanes).view(UNSIGNED[bits])).view(
-        FLOAT[bits]
-    )
+    return np.where(
+        wrong, UNSIGNED[bits].type(NAN[bits]), np.ascontiguousarray(lanes).view(UNSIGNED[bits])
+    ).view(FLOAT[bits])
 
 
 def decode_float(ins: Instruction, binder: Binder) -> Operation:

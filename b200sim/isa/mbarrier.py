@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from b200sim.faults import Fault, Unsupported
+from b200sim.isa.addresses import shared_address
 from b200sim.isa.registry import (
     BLOCKED,
     YIELDED,
@@ -14,10 +17,10 @@ from b200sim.isa.registry import (
     instruction,
     terminator,
 )
-from b200sim.isa.values import FULL, lane
+from b200sim.isa.values import FULL, LANES, lane
 from b200sim.machine.waiting import MBarrier
 from b200sim.ptx.binder import Binder
-from b200sim.ptx.syntax import Instruction, Sink
+from b200sim.ptx.syntax import Address, Instruction, Sink
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
@@ -27,13 +30,23 @@ WORDS = (
     "shared", "shared::cta", "shared::cluster", "b64", "release", "acquire", "relaxed", "cta", "cluster",
 )  # fmt: skip
 
+LOOP = 16  # instructions: the same wait again after no more than this many is a loop around it
 
-def barrier_at(warp: Warp, address: int, what: str) -> MBarrier:
-    """The mbarrier at a shared address, in this CTA or another of the cluster."""
+
+def barrier_at(warp: Warp, address: int, what: str, remote: bool = True) -> MBarrier:
+    """The mbarrier at a shared or generic address: in this CTA, or if `remote` in another of the cluster."""
+    address = shared_address(address)
+    if not remote:
+        return warp.cta.barrier(warp.cta.offset(address, 8, what))
     cta, offset = warp.cta.cluster.cta_of(address, what)
     if cta is not warp.cta:
         cta = warp.cta.cluster.live_cta(cta.rank, what)
     return cta.barrier(offset)
+
+
+def _reaches_cluster(ins: Instruction) -> bool:
+    """`.shared::cluster` and generic addresses may lie in another CTA."""
+    return not (ins.has("shared") or ins.has("shared::cta"))
 
 
 @instruction("mbarrier.init")
@@ -43,8 +56,12 @@ def init(ins: Instruction, binder: Binder) -> Operation:
     count = binder.source(ins.operands[1], 32)
 
     def operation(warp: Warp) -> None:
-        for address in {lane(warp.regs[base], i) + offset for i in warp.active_lanes()}:
-            warp.cta.init_barrier(address, warp.uniform(count, "the count of mbarrier.init"))
+        counts = {
+            shared_address(lane(warp.regs[base], i) + offset): lane(warp.regs[count], i)
+            for i in warp.active_lanes()
+        }
+        for address, expected in counts.items():
+            warp.cta.init_barrier(address, expected)
 
     return operation
 
@@ -55,57 +72,67 @@ def invalidate(ins: Instruction, binder: Binder) -> Operation:
     base, offset = binder.address(ins.operands[0])
 
     def operation(warp: Warp) -> None:
-        place = warp.cta.offset(
-            warp.uniform(base, "the address of an mbarrier") + offset, 8, "mbarrier.inval"
-        )
-        warp.cta.barrier(place)
-        del warp.cta.barriers[place]
+        for address in {shared_address(lane(warp.regs[base], i) + offset) for i in warp.active_lanes()}:
+            place = warp.cta.offset(address, 8, ins.mnemonic)
+            warp.cta.barrier(place)
+            del warp.cta.barriers[place]
 
     return operation
 
 
-@instruction("mbarrier.arrive")
+@instruction("mbarrier.arrive", "mbarrier.arrive_drop")
 def arrive(ins: Instruction, binder: Binder) -> Operation:
-    """mbarrier.arrive[.expect_tx] state, [address][, count or bytes]: once per active lane."""
+    """mbarrier.arrive[_drop][.expect_tx] state, [address][, count or bytes]: once per active lane.
+
+    The state is the phase the arrival belongs to. `.noComplete` promises that the arrival completes no phase.
+    """
     check_modifiers(ins, *WORDS)
-    if ins.has("noComplete"):
-        raise Unsupported(ins.mnemonic)
-    expects = ins.has("expect_tx")
-    state = None if isinstance(ins.operands[0], Sink) else binder.write(ins.operands[0])
-    base, offset = binder.address(ins.operands[1])
-    amount = binder.source(ins.operands[2], 32) if len(ins.operands) > 2 else None
+    expects, drops, remote = ins.has("expect_tx"), ins.has("arrive_drop"), _reaches_cluster(ins)
+    has_state = not isinstance(ins.operands[0], Address)
+    state = binder.write(ins.operands[0]) if has_state and not isinstance(ins.operands[0], Sink) else None
+    address_operand, *rest = ins.operands[1:] if has_state else ins.operands
+    base, offset = binder.address(address_operand)
+    amount = binder.source(rest[0], 32) if rest else None
 
     def operation(warp: Warp) -> None:
-        phase = 0
+        phases = np.zeros(LANES, np.uint64)
         for i in warp.active_lanes():
-            barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic)
-            phase = barrier.phase
+            barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
+            phases[i] = barrier.phase
             value = 1 if amount is None else lane(warp.regs[amount], i)
+            if drops:
+                barrier.drop(1 if expects else value)
             if expects:
                 barrier.arrive_and_expect(value)
             else:
                 barrier.arrive(value)
         if state is not None:
-            warp.put(state, phase)
+            warp.put(state, phases)
 
     return operation
 
 
-@instruction("mbarrier.arrive_drop", "mbarrier.pending_count", "mbarrier.complete_tx")
-def rare(ins: Instruction, binder: Binder) -> Operation:
-    raise Unsupported(ins.mnemonic)
+@instruction("mbarrier.pending_count")
+def pending_count(ins: Instruction, binder: Binder) -> Operation:
+    raise Unsupported(f"{ins.mnemonic}: a state here is the number of its phase and holds no count")
 
 
-@instruction("mbarrier.expect_tx")
-def expect_tx(ins: Instruction, binder: Binder) -> Operation:
+@instruction("mbarrier.expect_tx", "mbarrier.complete_tx")
+def transactions(ins: Instruction, binder: Binder) -> Operation:
+    """mbarrier.expect_tx adds to the bytes that are awaited; mbarrier.complete_tx subtracts, as a copy would."""
     check_modifiers(ins, *WORDS)
+    completes, remote = ins.has("complete_tx"), _reaches_cluster(ins)
     base, offset = binder.address(ins.operands[0])
     nbytes = binder.source(ins.operands[1], 32)
 
     def operation(warp: Warp) -> None:
         for i in warp.active_lanes():
-            barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic)
-            barrier.expect(lane(warp.regs[nbytes], i))
+            barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
+            count = lane(warp.regs[nbytes], i)
+            if completes:
+                barrier.complete(count)
+            else:
+                barrier.expect(count)
 
     return operation
 
@@ -115,7 +142,8 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
     """mbarrier.try_wait[.parity] p, [address], state or parity[, time limit].
 
     With a time limit the warp sleeps until the phase completes; the limit expires only when nothing else in
-    the machine can move. Without one, and for test_wait, the answer is given at once.
+    the machine can move. Without one, and for test_wait, the answer is given at once, unless the warp asks
+    in a loop: then it sleeps as well.
     """
     check_modifiers(ins, *WORDS)
     p = binder.write(ins.operands[0])
@@ -127,7 +155,7 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
 
     def operation(warp: Warp) -> int:
         address = warp.uniform(base, "the address of an mbarrier") + offset
-        barrier = warp.cta.barrier(warp.cta.offset(address, 8, ins.mnemonic))
+        barrier = barrier_at(warp, address, ins.mnemonic, remote=False)
         wanted = warp.uniform(expected, "the phase of an mbarrier wait")
         if by_parity and wanted > 1:
             raise Fault("mbarrier_parity", f"{ins.mnemonic} with parity {wanted}, must be 0 or 1")

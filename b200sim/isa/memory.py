@@ -1,11 +1,12 @@
-"""Loads, stores and atomics (PTX ISA 9.7.9.8 ld, 9.7.9.11 st, 9.7.13.5 atom)."""
+"""Loads and stores (PTX ISA 9.7.9.8 ld, 9.7.9.11 st), and hints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import SHARED_WINDOW
@@ -25,6 +26,7 @@ HINTS = (
     "L2::evict_first", "L2::evict_last", "L2::evict_normal", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B",
     "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified",
 )  # fmt: skip
+ALL_64 = (1 << 64) - 1
 SPACES = ("global", "shared", "shared::cta", "shared::cluster", "param", "param::entry")
 
 
@@ -45,7 +47,7 @@ class _Access:
     def address(self, warp: Warp) -> Value:
         base = warp.regs[self.base]
         if type(base) is int:
-            return base + self.offset
+            return base + self.offset & ALL_64
         value = base + (self.offset & ((1 << 8 * base.itemsize) - 1))  # type: ignore[union-attr]  # wraps
         if self.space == "generic" and value.dtype != np.uint64:
             value = value.astype(np.uint64)
@@ -72,13 +74,9 @@ def load(ins: Instruction, binder: Binder) -> Operation:
     slots = binder.writes(destination)
     access = _Access(ins, binder, 1)
     if access.size == 16:
-        raise Unsupported(ins.mnemonic)
-    widen = _widener(access, [_register_bits(binder, slot) for slot in slots])
-    read = {"param": _read_global, "param::entry": _read_global, "global": _read_global}.get(
-        access.space, _read_shared
-    )
-    if access.space == "generic":
-        read = _read_generic
+        return _load_128(access, slots[0])
+    widen = [_widener(access, binder.bits[slot]) for slot in slots]
+    read = _reader(access)
     global_read = access.space == "global"
 
     def operation(warp: Warp) -> None:
@@ -87,18 +85,57 @@ def load(ins: Instruction, binder: Binder) -> Operation:
         if global_read:
             warp.cta.grid.counters.global_load_bytes += access.bytes * warp.mask.bit_count()
         for i, slot in enumerate(slots):
-            warp.put(slot, widen(read(warp, address + i * access.size, access)))
+            warp.put(slot, widen[i](read(warp, address + i * access.size, access)))
 
     return operation
 
 
-def _register_bits(binder: Binder, slot: int) -> int:
-    return binder.bits[slot]
+def _reader(access: _Access) -> Callable[[Warp, Value, _Access], Value]:
+    """How elements of a state space are read; parameters lie in global memory."""
+    if access.space == "generic":
+        return _read_generic
+    return _read_shared if access.space.startswith("shared") else _read_global
 
 
-def _widener(access: _Access, register_bits: list[int]) -> Callable[[Value], Value]:
+def _load_128(access: _Access, slot: int) -> Operation:
+    """ld.b128: two 64-bit halves, checked as one access."""
+    access.size = 8
+    read = _reader(access)
+
+    def operation(warp: Warp) -> None:
+        address = access.address(warp)
+        access.check_alignment(address, warp)
+        low, high = read(warp, address, access), read(warp, address + 8, access)
+        if type(low) is int and type(high) is int:
+            warp.put(slot, low | high << 64)
+        else:
+            halves = zip(low.tolist(), high.tolist(), strict=True)  # type: ignore[union-attr]
+            warp.put(slot, np.array([x | y << 64 for x, y in halves], object))
+
+    return operation
+
+
+def _store_128(access: _Access, slot: int) -> Operation:
+    """st.b128: two 64-bit halves, checked as one access."""
+    access.size = 8
+    write = _writer(access)
+
+    def operation(warp: Warp) -> None:
+        address, value = access.address(warp), warp.regs[slot]
+        access.check_alignment(address, warp)
+        if type(value) is int:
+            low, high = value & ALL_64, value >> 64
+        else:
+            low, high = (np.array([x >> shift & ALL_64 for x in value], np.uint64) for shift in (0, 64))  # type: ignore[union-attr, assignment]
+        write(warp, address, low, access)
+        write(warp, address + 8, high, access)
+
+    return operation
+
+
+def _widener(access: _Access, register: int) -> Callable[[Value], Value]:
     """Bring a loaded element to its register's width: sign-extended for .s types, zero-extended else."""
-    bits, register = access.size * 8, register_bits[0]
+    bits = access.size * 8
     if register <= bits:
         return lambda value: value
     from_signed = access.type[0] == "s"
@@ -126,7 +163,14 @@ def _read_shared(warp: Warp, address: Value, access: _Access) -> Value:
     if type(address) is int:
         cta, offset = _shared_target(warp, address, access)
         return int(cta.smem_views[access.size][offset // access.size])
-    cta, offsets = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
+    found = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
+    if found is None:
+        values = np.zeros(LANES, UNSIGNED[8 * access.size])
+        for i in warp.active_lanes():
+            cta, offset = _shared_target(warp, lane(address, i), access)
+            values[i] = cta.smem_views[access.size][offset // access.size]
+        return values
+    cta, offsets = found
     return cta.smem_views[access.size][offsets // access.size]
 
 
@@ -139,7 +183,7 @@ def _read_generic(warp: Warp, address: Value, access: _Access) -> Value:
 
 def _shared_target(warp: Warp, address: int, access: _Access) -> tuple[Cta, int]:
     """The CTA and offset of a uniform shared address; only .shared::cluster may leave the own CTA."""
-    if access.space == "shared::cluster" and address >> 24 != warp.cta.rank:
+    if access.space in ("shared::cluster", "generic") and address >> 24 != warp.cta.rank:
         cta, offset = warp.cta.cluster.cta_of(address, access.name)
         cta = warp.cta.cluster.live_cta(cta.rank, access.name)
         cta.check_shared(offset, access.size, access.name)
@@ -147,17 +191,22 @@ def _shared_target(warp: Warp, address: int, access: _Access) -> tuple[Cta, int]
     return warp.cta, warp.cta.offset(address, access.size, access.name)
 
 
-def _shared_lanes(warp: Warp, address: np.ndarray, access: _Access) -> tuple[Cta, np.ndarray]:  # type: ignore[type-arg]
-    """Offsets per lane; inactive lanes get the first active lane's, so that they are harmless."""
-    first = int(address[lowest_lane(warp.mask)])
+def _shared_lanes(
+    warp: Warp, address: NDArray[np.unsignedinteger], access: _Access
+) -> tuple[Cta, NDArray[np.unsignedinteger]] | None:
+    """The CTA and the offset per lane; inactive lanes get the first active lane's, so that they are harmless.
+
+    None if the lanes reach several CTAs: then they go one after the other.
+    """
+    first = address[lowest_lane(warp.mask)]
     if warp.mask != FULL:
         address = np.where(lane_array(warp.mask), address, first)
     low, high = int(address.min()), int(address.max())
     if low >> 24 != high >> 24:
-        raise Unsupported(f"{access.name}: lanes that reach different CTAs in one instruction")
+        return None
     cta, _ = _shared_target(warp, low, access)
     _shared_target(warp, high, access)
-    return cta, address & 0xFFFFFF
+    return cta, address & 0xFFFFFF  # type: ignore[return-value]
 
 
 @instruction("st")
@@ -167,8 +216,8 @@ def store(ins: Instruction, binder: Binder) -> Operation:
     items = source.items if isinstance(source, Vector) else (source,)
     slots = [binder.source(item, access.size * 8) for item in items]
     if access.size == 16:
-        raise Unsupported(ins.mnemonic)
-    write = {"global": _write_global, "generic": _write_generic}.get(access.space, _write_shared)
+        return _store_128(access, slots[0])
+    write = _writer(access)
     global_write = access.space == "global"
 
     def operation(warp: Warp) -> None:
@@ -180,6 +229,12 @@ def store(ins: Instruction, binder: Binder) -> Operation:
             write(warp, address + i * access.size, warp.regs[slot], access)
 
     return operation
+
+
+def _writer(access: _Access) -> Callable[[Warp, Value, Value, _Access], None]:
+    if access.space.startswith("param"):
+        raise Unsupported(access.name)
+    return {"global": _write_global, "generic": _write_generic}.get(access.space, _write_shared)
 
 
 def _element(value: Value, size: int) -> Value:
@@ -207,7 +262,13 @@ def _write_shared(warp: Warp, address: Value, value: Value, access: _Access) -> 
         cta, offset = _shared_target(warp, address, access)
         cta.smem_views[size][offset // size] = lane(value, warp.mask.bit_length() - 1)
         return
-    cta, offsets = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
+    found = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
+    if found is None:
+        for i in warp.active_lanes():
+            cta, offset = _shared_target(warp, lane(address, i), access)
+            cta.smem_views[size][offset // size] = lane(value, i)
+        return
+    cta, offsets = found
     if warp.mask == FULL:
         cta.smem_views[size][offsets // size] = value
     else:
@@ -220,67 +281,6 @@ def _write_generic(warp: Warp, address: Value, value: Value, access: _Access) ->
         _write_shared(warp, address - SHARED_WINDOW, value, access)
     else:
         _write_global(warp, address, value, access)
-
-
-ATOMICS: dict[str, Callable[[int, int, int], int]] = {
-    "add": lambda old, b, _: old + b,
-    "exch": lambda old, b, _: b,
-    "cas": lambda old, b, c: c if old == b else old,
-    "min": lambda old, b, _: min(old, b),
-    "max": lambda old, b, _: max(old, b),
-    "and": lambda old, b, _: old & b,
-    "or": lambda old, b, _: old | b,
-    "xor": lambda old, b, _: old ^ b,
-    "inc": lambda old, b, _: 0 if old >= b else old + 1,
-    "dec": lambda old, b, _: b if old == 0 or old > b else old - 1,
-}
-
-
-@instruction("atom", "red")
-def atomic(ins: Instruction, binder: Binder) -> Operation:
-    """Integer atomics, lane after lane. `red` is `atom` without a result."""
-    check_modifiers(ins, *ORDERINGS, *SPACES, *ATOMICS, *TYPE_BITS)
-    name = next(word for word in ins.modifiers if word in ATOMICS)
-    kind = type_of(ins)
-    if kind[0] == "f":
-        raise Unsupported(f"{ins.mnemonic}: floating-point atomics")
-    bits = TYPE_BITS[kind]
-    result = ins.opcode == "atom"
-    d = binder.write(ins.operands[0]) if result else None
-    rest = ins.operands[1:] if result else ins.operands
-    base, offset = binder.address(rest[0])
-    sources = [binder.source(operand, bits) for operand in rest[1:]]
-    combine, ones, from_signed = ATOMICS[name], (1 << bits) - 1, kind[0] == "s"
-    space = next((word for word in ins.modifiers if word in SPACES), "generic")
-
-    def number(x: int) -> int:
-        return x - ((x >> (bits - 1)) << bits) if from_signed else x
-
-    def operation(warp: Warp) -> None:
-        old_values = np.zeros(LANES, UNSIGNED[bits])
-        for i in warp.active_lanes():
-            address = lane(warp.regs[base], i) + offset
-            place: Any = _atomic_place(warp, address, bits // 8, space, ins.mnemonic)
-            old = int(place[0])
-            operands = [number(lane(warp.regs[slot], i)) for slot in sources]
-            place[0] = combine(number(old), operands[0], operands[1] if len(operands) > 1 else 0) & ones
-            old_values[i] = old
-        if d is not None:
-            single = warp.mask & (warp.mask - 1) == 0
-            warp.put(d, int(old_values[lowest_lane(warp.mask)]) if single else old_values)
-
-    return operation
-
-
-def _atomic_place(warp: Warp, address: int, size: int, space: str, name: str) -> np.ndarray:  # type: ignore[type-arg]
-    if address % size:
-        raise Fault("misaligned", f"{name} at {address:#x}, not a multiple of {size}")
-    if space.startswith("shared") or (space == "generic" and address >= SHARED_WINDOW):
-        address -= SHARED_WINDOW if address >= SHARED_WINDOW else 0
-        cta, offset = warp.cta.cluster.cta_of(address, name)
-        cta.check_shared(offset, size, name)
-        return cta.smem_views[size][offset // size : offset // size + 1]
-    return warp.cta.grid.memory.view(address, size, write=True).view(f"u{size}")
 
 
 @instruction("prefetch", "prefetchu", "applypriority", "discard", "createpolicy")

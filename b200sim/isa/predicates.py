@@ -32,7 +32,9 @@ FLOAT_TYPES = ("f16", "f32", "f64")
 @instruction("setp")
 def set_predicate(ins: Instruction, binder: Binder) -> Operation:
     """setp.CMP[.BOOL].TYPE p[|q], a, b[, c]: q gets the opposite comparison."""
-    check_modifiers(ins, *COMPARE, *BINARY, *INTEGER_TYPES, *FLOAT_TYPES, *(f"{c}u" for c in COMPARE), *ORDERED, "ftz")
+    check_modifiers(
+        ins, *COMPARE, *BINARY, *INTEGER_TYPES, *FLOAT_TYPES, *(f"{c}u" for c in COMPARE), *ORDERED, "ftz"
+    )
     compare = _comparison(ins, ins.modifiers[0])
     combine = next((BINARY[word] for word in ins.modifiers if word in BINARY), None)
     bits = bits_of(ins)

@@ -30,7 +30,15 @@ EXITED = -2
 YIELDED = -3  # still runnable, but gives way to others
 
 BLOCK_NUMBER = (1 << 30) - 1  # the bits of a block's rank that are its number; see `ptx.program.Program`
-CONVERGING = ("shfl", "vote", "redux", "match", "elect", "bar", "barrier")  # opcodes of lanes that act together
+CONVERGING = (
+    "shfl",
+    "vote",
+    "redux",
+    "match",
+    "elect",
+    "bar",
+    "barrier",
+)  # opcodes of lanes that act together
 
 
 def converges(ins: Instruction) -> bool:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from b200sim.machine.waiting import Wait
 
 if TYPE_CHECKING:
+    from b200sim.machine.observer import Detail
     from b200sim.machine.warp import Warp
+    from b200sim.ptx.syntax import Instruction
 
 
 @dataclass(eq=False)
@@ -27,6 +29,9 @@ class AsyncOperation:
     place: str
     pipe: Hashable = None
     done: bool = False
+    ins: Instruction | None = None
+    thread: int = 0  # the issuing lane
+    detail: Detail | None = None  # what it does, if someone watches
     then: list[Callable[[], None]] = field(default_factory=list)
 
     def finish(self) -> None:

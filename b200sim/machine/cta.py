@@ -177,6 +177,9 @@ class Cluster:
         return cta
 
     def post(self, operation: AsyncOperation) -> None:
+        watch = self.grid.observer
+        if watch is not None:
+            watch.issued(operation)
         self.in_flight.append(operation)
 
     def all_warps(self) -> list[Warp]:

@@ -21,6 +21,7 @@ from b200sim.ptx.binder import Constant
 
 if TYPE_CHECKING:
     from b200sim.global_memory import GlobalMemory
+    from b200sim.machine.observer import Observer
     from b200sim.ptx.program import Program
 
 SM_COUNT = 148
@@ -59,7 +60,11 @@ class Grid:
         parameter_base: int = 0,
         schedule: Schedule | None = None,
         deadline: float | None = None,
+        observer: Observer | None = None,
+        pdl: bool = False,
     ) -> None:
+        self.observer = observer
+        self.pdl = pdl  # launched with programmatic stream serialization
         self.program = program
         self.memory = memory
         self.size = grid
@@ -189,8 +194,18 @@ class Grid:
     def run(self) -> Counters:
         """Run all clusters to their end. Raises `Fault` for an illegal act or a deadlock."""
         started = time.perf_counter()
-        with np.errstate(all="ignore"):  # lanes that are switched off compute with anything
-            self._run_all()
+        watch = self.observer
+        if watch is not None:
+            watch.launch_began(self)
+        try:
+            with np.errstate(all="ignore"):  # lanes that are switched off compute with anything
+                self._run_all()
+        except Fault as fault:
+            if watch is not None:
+                watch.faulted(self, fault)
+            raise
+        if watch is not None:
+            watch.launch_ended(self)
         self.counters.seconds += time.perf_counter() - started
         return self.counters
 
@@ -201,6 +216,8 @@ class Grid:
             cluster = self.resident.popleft()
             if not isinstance(cluster, Cluster):
                 cluster = Cluster(self, cluster, self.first_cta(cluster))
+                if self.observer is not None:
+                    self.observer.cluster_began(cluster)
             moved = self._run_cluster(cluster)
             if cluster.live == 0 and not cluster.in_flight:
                 self._retire(cluster)
@@ -239,11 +256,16 @@ class Grid:
             if isinstance(item, Warp):
                 self._run_warp(cluster, item)
             else:
+                watch = self.observer
+                if watch is not None:
+                    watch.performing(item)
                 try:
                     item.perform()
                 except Fault as fault:
                     raise fault.at(f"{item.issuer.name}, {item.place}") from None
                 item.finish()
+                if watch is not None:
+                    watch.performed(item)
             if steps % 256 == 0:
                 self._check_deadline()
             if cluster.live == 0 and not cluster.in_flight:
@@ -254,9 +276,16 @@ class Grid:
 
     def _run_warp(self, cluster: Cluster, warp: Warp) -> None:
         before = warp.executed
+        watch = self.observer
+        if watch is not None:
+            watch.warp_turn(warp)
         outcome = warp.run()
+        if watch is not None:
+            watch.warp_paused(warp)
         self.counters.warp_instructions += warp.executed - before
         if outcome == EXITED:
+            if watch is not None:
+                watch.warp_exited(warp)
             cluster.live -= 1
             warp.cta.warp_exited(warp)
         elif outcome != BLOCKED:
@@ -269,6 +298,8 @@ class Grid:
             raise Fault("time_limit", endless_report(running))
 
     def _retire(self, cluster: Cluster) -> None:
+        if self.observer is not None:
+            self.observer.cluster_ended(cluster)
         for cta in cluster.ctas:
             cta.tmem.check_leaks()
 

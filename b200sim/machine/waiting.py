@@ -13,6 +13,7 @@ from b200sim.faults import Fault
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
+RESULTS_KEPT = 4  # of the last generations of a named barrier: its warps read them before they arrive again
 COUNT_LIMIT = 1 << 20  # PTX ISA 9.7.13.15.1: pending counts and the transaction count stay below this
 
 
@@ -64,6 +65,8 @@ class MBarrier(Wait):
         self.events = 0  # arrivals and completions so far
 
     def arrive(self, count: int = 1) -> None:
+        if count < 1:
+            raise Fault("mbarrier_count", f"arrival on {self.name} with count {count}, must be at least 1")
         if count > self.pending:
             raise Fault(
                 "mbarrier_overflow",
@@ -73,12 +76,23 @@ class MBarrier(Wait):
         self.events += 1
         self._settle()
 
+    def drop(self, count: int) -> None:
+        """Expect `count` arrivals less from the next phase on."""
+        if count > self.expected:
+            raise Fault(
+                "mbarrier_overflow",
+                f"{count} arrival(s) dropped from {self.name}, which expects {self.expected}",
+            )
+        self.expected -= count
+
     def expect(self, nbytes: int) -> None:
         self.transactions += nbytes
         self._check()
+        self._settle()
 
     def arrive_and_expect(self, nbytes: int) -> None:
-        self.expect(nbytes)
+        self.transactions += nbytes
+        self._check()
         self.arrive()
 
     def complete(self, nbytes: int) -> None:
@@ -161,7 +175,8 @@ class NamedBarrier(Wait):
     def _settle(self) -> None:
         if self.threads == self.expected:
             self.generation += 1
-            self.results = {self.generation: (sum(v[0] for v in self.votes), sum(v[1] for v in self.votes))}
+            self.results[self.generation] = sum(v[0] for v in self.votes), sum(v[1] for v in self.votes)
+            self.results.pop(self.generation - RESULTS_KEPT, None)
             self.threads = 0
             self.arrived = []
             self.votes = []

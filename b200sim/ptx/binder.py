@@ -24,13 +24,40 @@ from b200sim.ptx.syntax import (
     Vector,
 )
 
-
 # PTX ISA 10. %clock and its like are read by `mov` alone.
 SPECIAL_REGISTERS = frozenset(
-    """%tid %ntid %laneid %warpid %nwarpid %ctaid %nctaid %smid %nsmid %gridid %clusterid %nclusterid
-    %cluster_ctaid %cluster_nctaid %cluster_ctarank %cluster_nctarank %is_explicit_cluster %lanemask_eq
-    %lanemask_le %lanemask_lt %lanemask_ge %lanemask_gt %clock %clock_hi %clock64 %globaltimer %globaltimer_lo
-    %globaltimer_hi %dynamic_smem_size %total_smem_size""".split()
+    [
+        "%tid",
+        "%ntid",
+        "%laneid",
+        "%warpid",
+        "%nwarpid",
+        "%ctaid",
+        "%nctaid",
+        "%smid",
+        "%nsmid",
+        "%gridid",
+        "%clusterid",
+        "%nclusterid",
+        "%cluster_ctaid",
+        "%cluster_nctaid",
+        "%cluster_ctarank",
+        "%cluster_nctarank",
+        "%is_explicit_cluster",
+        "%lanemask_eq",
+        "%lanemask_le",
+        "%lanemask_lt",
+        "%lanemask_ge",
+        "%lanemask_gt",
+        "%clock",
+        "%clock_hi",
+        "%clock64",
+        "%globaltimer",
+        "%globaltimer_lo",
+        "%globaltimer_hi",
+        "%dynamic_smem_size",
+        "%total_smem_size",
+    ]
 )
 
 
@@ -140,7 +167,9 @@ class Binder:
             if operand.name in self.names:
                 return self.names[operand.name]
             if operand.name.partition(".")[0] not in SPECIAL_REGISTERS:
-                raise Unsupported(f"register {operand.name}: neither declared nor a special register known here")
+                raise Unsupported(
+                    f"register {operand.name}: neither declared nor a special register known here"
+                )
             return self._constant(Constant("special", operand.name))
         if isinstance(operand, Immediate):
             return self._constant(Constant("immediate", value=operand.value))
