@@ -301,6 +301,10 @@ def _scale_columns(column: np.ndarray, total: int) -> list[tuple[str, np.ndarray
     maps = [
         *((f"K block ^ {bits}: exchanged within four", column ^ bits) for bits in (1, 2, 3)),
         ("the first K block of each four", column // 4 * 4),
+        *(
+            (f"the first 64 of each {tile} of K", column // (tile // 16) * (tile // 16) + column % 4)
+            for tile in (128, 256)
+        ),
         ("the first 64 of K for all", column % 4),
     ]
     for step in (4, 8, 16):

@@ -22,7 +22,9 @@ SECONDS = 60.0
 
 def mutated_source(mutant: Mutant) -> str:
     source = SUBMISSION.read_text()
-    assert source.count(mutant.find) == 1, f"{mutant.name}: {source.count(mutant.find)} places match {mutant.find!r}"
+    assert source.count(mutant.find) == 1, (
+        f"{mutant.name}: {source.count(mutant.find)} places match {mutant.find!r}"
+    )
     return source.replace(mutant.find, mutant.replace)
 
 
@@ -66,9 +68,8 @@ def _load(source: str, folder: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("mutant", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["mutant"] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["mutant"]
+    sys.modules["mutant"] = (
+        module  # and it stays there: the DSL looks up sources of known modules much faster
+    )
+    spec.loader.exec_module(module)
     return module
