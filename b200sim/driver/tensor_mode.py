@@ -8,6 +8,7 @@ memory that it would have on a GPU. Tensors report `cuda:0`; tensors of host and
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -182,7 +183,7 @@ class SimulatedCudaTensors(TorchFunctionMode):
         if self._tensors.is_device(args[0]):
             # Everything runs in program order; the CPU exporter takes no stream.
             kwargs.pop("stream", None)
-            args = args[:1]
+            return _on_cuda(func(*args[:1], **kwargs))
         return func(*args, **kwargs)
 
     def _dlpack_device(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -197,6 +198,22 @@ class SimulatedCudaTensors(TorchFunctionMode):
                 f"torch.{func.__name__} is a cuBLAS kernel; the simulated B200 runs CuTe-DSL kernels"
             )
         return func(*args, **kwargs)
+
+
+def _on_cuda(capsule: Any) -> Any:
+    """A DLPack capsule of host memory, renamed to device memory; CuTe-DSL takes the address space from it.
+
+    DLDevice (type, index) lies after the data pointer of the DLTensor, which DLManagedTensor begins with and
+    DLManagedTensorVersioned has after 32 bytes (dlpack.h 1.0).
+    """
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    name = api.PyCapsule_GetName(capsule)
+    tensor = api.PyCapsule_GetPointer(capsule, name) + (32 if name == b"dltensor_versioned" else 0)
+    (ctypes.c_int32 * 2).from_address(tensor + 8)[:] = _DLPACK_CUDA
+    return capsule
 
 
 def _named_device(argument: Any) -> Any:
