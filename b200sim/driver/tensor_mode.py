@@ -212,7 +212,7 @@ def _on_cuda(capsule: Any) -> Any:
     api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     name = api.PyCapsule_GetName(capsule)
     tensor = api.PyCapsule_GetPointer(capsule, name) + (32 if name == b"dltensor_versioned" else 0)
-    (ctypes.c_int32 * 2).from_address(tensor + 8)[:] = _DLPACK_CUDA
+    (ctypes.c_int32 * 2).from_address(tensor + 8)[:] = list(_DLPACK_CUDA)
     return capsule
 
 
