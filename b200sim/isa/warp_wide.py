@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Fault, Unsupported
+from b200sim.faults import Fault
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, LANE_INDEX, LANES, lane_array, lane_mask, signed, spread
-from b200sim.ptx.binder import Binder, is_signed
+from b200sim.isa.values import (
+    FULL,
+    LANE_INDEX,
+    LANES,
+    Value,
+    lane,
+    lane_array,
+    lane_mask,
+    lowest_lane,
+    signed,
+    spread,
+)
+from b200sim.ptx.binder import Binder, bits_of, is_signed
 from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
@@ -81,6 +92,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
         regs = warp.regs
         _check_members(warp, warp.uniform(members, "the member mask of shfl"), ins.mnemonic)
         by, control = (np.asarray(regs[slot]).astype(np.int64) for slot in (b, c))
+        by &= 31
         clamp, segment = control & 31, control >> 8 & 31
         low = lanes & segment
         high = low | (clamp & ~segment)
@@ -91,7 +103,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
         elif mode == "bfly":
             source, valid = lanes ^ by, (lanes ^ by) <= high
         else:
-            source = low | (by & 31 & ~segment)
+            source = low | (by & ~segment)
             valid = source <= high
         source = np.where(valid, source, lanes)
         if not lane_array(warp.mask)[source][lane_array(warp.mask)].all():
@@ -159,20 +171,32 @@ def reduce_warp(ins: Instruction, binder: Binder) -> Operation:
 
 @instruction("match")
 def match(ins: Instruction, binder: Binder) -> Operation:
-    """match.any.sync.b32 d, a, members: the lanes that hold the same value."""
-    if not ins.has("any"):
-        raise Unsupported(ins.mnemonic)
-    check_modifiers(ins, "any", "sync", "b32", "b64")
-    d, a = binder.write(ins.operands[0]), binder.read(ins.operands[1])
+    """match.any.sync d, a, members: the lanes that hold the same value as this one.
+    match.all.sync d|p, a, members: all members and true if all hold the same value, else 0 and false."""
+    check_modifiers(ins, "any", "all", "sync", "b32", "b64")
+    everyone = ins.has("all")
+    d, p = binder.pair(ins.operands[0])
+    a = binder.source(ins.operands[1], bits_of(ins))
     members = binder.source(ins.operands[2], 32)
 
     def operation(warp: Warp) -> None:
         _check_members(warp, warp.uniform(members, "the member mask of match"), ins.mnemonic)
         value = warp.regs[a]
-        if type(value) is int:
+        if everyone:
+            same = warp.mask == _group(value, lane(value, lowest_lane(warp.mask)), warp.mask)
+            warp.put(d, warp.mask if same else 0)
+            warp.put(p, FULL if same else 0)
+        elif type(value) is int:
             warp.put(d, warp.mask)
         else:
-            groups = [lane_mask(value == x) & warp.mask for x in value]  # type: ignore[union-attr]
+            groups = [_group(value, x, warp.mask) for x in value.tolist()]  # type: ignore[union-attr]
             warp.put(d, np.array(groups, np.uint32))
 
     return operation
+
+
+def _group(value: Value, wanted: int, mask: int) -> int:
+    """The active lanes that hold `wanted`."""
+    if type(value) is int:
+        return mask if value == wanted else 0
+    return lane_mask(value == wanted) & mask  # type: ignore[arg-type]

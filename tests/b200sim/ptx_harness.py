@@ -69,6 +69,16 @@ def check_form(value: object, bits: int, text: str) -> None:
     assert value.shape == (32,), f"{text} wrote a value of shape {value.shape}"
 
 
+def aligned(values: np.ndarray | bytes, align: int = 128) -> np.ndarray:
+    """A copy whose address is a multiple of `align`."""
+    source = np.frombuffer(values, np.uint8) if isinstance(values, bytes) else values
+    room = np.zeros(source.nbytes + align, np.uint8)
+    start = -room.ctypes.data % align
+    copy = room[start : start + source.nbytes].view(source.dtype).reshape(source.shape)
+    copy[...] = source
+    return copy
+
+
 def make_grid(
     text: str,
     arrays: Sequence[np.ndarray] = (),
