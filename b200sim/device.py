@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from b200sim.driver import Launch, simulated_device
+from b200sim.driver import Launch, b200, simulated_device
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import GlobalMemory
 from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid
+from b200sim.machine.observer import Observer
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.parallel import run_grid
 from b200sim.ptx.parser import parse
@@ -45,8 +46,10 @@ class SimulatedDevice:
     """Context manager: inside it, this process has a B200.
 
     `schedule` makes the order of events for each launch (program order by default). `processes` lets
-    independent clusters of one launch run side by side. `time_limit` is in seconds per launch. A kernel's
-    fault comes out of the submission's own launch call as a `Fault`.
+    independent clusters of one launch run side by side; a watched launch runs in this process alone.
+    `observer` makes who watches a launch. `sm_count` is how many SMs the device has and says it has: with
+    few, a persistent kernel takes several tiles per CTA on small problems. `time_limit` is in seconds per launch.
+    A kernel's fault comes out of the submission's own launch call as a `Fault`.
     """
 
     def __init__(
@@ -54,7 +57,11 @@ class SimulatedDevice:
         schedule: Callable[[], Schedule] = ProgramOrder,
         processes: int = 1,
         time_limit: float | None = None,
+        observer: Callable[[], Observer] | None = None,
+        sm_count: int = b200.SM_COUNT,
     ) -> None:
+        self.observer = observer
+        self.sm_count = sm_count
         self.schedule = schedule
         self.processes = processes
         self.time_limit = time_limit
@@ -65,6 +72,7 @@ class SimulatedDevice:
         self._tensors: Any = None
 
     def __enter__(self) -> SimulatedDevice:
+        self._stack.enter_context(b200.sm_count(self.sm_count))
         self._tensors = self._stack.enter_context(simulated_device(self._launch, self.memory))
         return self
 
@@ -105,6 +113,9 @@ class SimulatedDevice:
                 parameter_base=base,
                 schedule=self.schedule(),
                 deadline=deadline,
+                observer=self.observer() if self.observer else None,
+                pdl=launch.pdl,
+                sm_count=self.sm_count,
             )
             try:
                 report.processes = run_grid(grid, self.processes)

@@ -28,7 +28,7 @@ def run_grid(grid: Grid, processes: int) -> int:
     Raises the `Fault` of the first process that reports one; no process survives the call.
     """
     count = min(processes, grid.cluster_count // MIN_CLUSTERS_PER_PROCESS)
-    if count < 2 or _clusters_communicate(grid) or not _memory_is_shared(grid):
+    if count < 2 or grid.observer is not None or _clusters_communicate(grid) or not _memory_is_shared(grid):
         grid.run()
         return 1
     children = [_Child(grid, part, count) for part in range(1, count)]

@@ -8,6 +8,9 @@ many SMs a GPC has differs from chip to chip: `GPC_SMS` is one configuration tha
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 NAME = "NVIDIA B200"
 COMPUTE_CAPABILITY = (10, 0)
 ARCHITECTURES = ("sm_100", "sm_100a", "sm_100f")
@@ -37,6 +40,7 @@ MEMORY_CLOCK_KHZ = 3_996_000
 MEMORY_BUS_BITS = 7680
 
 # CUdevice_attribute / cudaDeviceAttr numbers (cuda.h, driver_types.h: the two enumerations agree) and values.
+MULTIPROCESSORS = 16
 ATTRIBUTES: dict[int, int] = {
     1: MAX_THREADS_PER_BLOCK,
     2: MAX_BLOCK[0],
@@ -50,7 +54,7 @@ ATTRIBUTES: dict[int, int] = {
     10: WARP_SIZE,
     12: REGISTERS_PER_SM,  # registers per block
     13: SM_CLOCK_KHZ,
-    16: SM_COUNT,
+    MULTIPROCESSORS: SM_COUNT,
     17: 0,  # kernel execution timeout
     18: 0,  # integrated
     20: 0,  # compute mode: default
@@ -77,4 +81,18 @@ ATTRIBUTES: dict[int, int] = {
 
 def max_active_clusters(cluster_ctas: int) -> int:
     """How many clusters of `cluster_ctas` CTAs run at a time, one CTA per SM; a cluster stays in one GPC."""
-    return sum(sms // cluster_ctas for sms in GPC_SMS)
+    return min(
+        sum(sms // cluster_ctas for sms in GPC_SMS), max(ATTRIBUTES[MULTIPROCESSORS] // cluster_ctas, 1)
+    )
+
+
+@contextlib.contextmanager
+def sm_count(count: int) -> Iterator[None]:
+    """Let the device have, and report, `count` SMs until the block ends."""
+    if not 0 < count <= SM_COUNT:
+        raise ValueError(f"{count} SMs; a simulated B200 has 1 to {SM_COUNT}")
+    before, ATTRIBUTES[MULTIPROCESSORS] = ATTRIBUTES[MULTIPROCESSORS], count
+    try:
+        yield
+    finally:
+        ATTRIBUTES[MULTIPROCESSORS] = before

@@ -11,7 +11,7 @@ import contextlib
 import importlib.abc
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ class DeviceProperties:
     major: int = b200.COMPUTE_CAPABILITY[0]
     minor: int = b200.COMPUTE_CAPABILITY[1]
     total_memory: int = b200.GLOBAL_BYTES
-    multi_processor_count: int = b200.SM_COUNT
+    multi_processor_count: int = field(default_factory=lambda: b200.ATTRIBUTES[b200.MULTIPROCESSORS])
     warp_size: int = b200.WARP_SIZE
     max_threads_per_block: int = b200.MAX_THREADS_PER_BLOCK
     max_threads_per_multi_processor: int = b200.MAX_THREADS_PER_SM

@@ -58,7 +58,7 @@ def atomic(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
         old_values = np.zeros(LANES, UNSIGNED[bits])
         for i in warp.active_lanes():
-            place = _place(warp, lane(warp.regs[base], i) + offset, bits // 8, space, ins.mnemonic)
+            place = _place(warp, lane(warp.regs[base], i) + offset, bits // 8, space, ins)
             old = int(place[0])
             values = [lane(warp.regs[slot], i) for slot in sources]
             place[0] = combine(old, values[0], values[-1])
@@ -86,8 +86,9 @@ def _float_add(bits: int) -> Callable[[int, int, int], int]:
     return add
 
 
-def _place(warp: Warp, address: int, size: int, space: str, name: str) -> NDArray[np.unsignedinteger]:
+def _place(warp: Warp, address: int, size: int, space: str, ins: Instruction) -> NDArray[np.unsignedinteger]:
     """The memory word at an address, as a writable array of one element."""
+    watch, name = warp.cta.grid.observer, ins.mnemonic
     if address % size:
         raise Fault("misaligned", f"{name} at {address:#x}, not a multiple of {size}")
     if space.startswith("shared") or (space == "generic" and address >= SHARED_WINDOW):
@@ -98,5 +99,9 @@ def _place(warp: Warp, address: int, size: int, space: str, name: str) -> NDArra
         else:
             cta = cta.cluster.live_cta(address >> 24, name)
             cta.check_shared(offset, size, name)
+        if watch is not None:
+            watch.shared_access(warp, ins, cta, offset, size, "atomic")
         return cta.smem_views[size][offset // size : offset // size + 1]
+    if watch is not None:
+        watch.global_access(warp, ins, address, size, "atomic")
     return warp.cta.grid.memory.view(address, size, write=True).view(f"u{size}")

@@ -64,17 +64,22 @@ def _arrive_and_wait(
 ) -> tuple[int, int] | None:
     """Arrive unless this warp has already; the sums of the votes once all have arrived, None to block."""
     cta = warp.cta
+    watch = cta.grid.observer
     arrival = cta.named_arrivals.get(warp.index)
     if arrival is None:
         _require_converged(warp, ins)
         barrier = cta.named_barrier(warp.uniform(number, "the barrier number"))
         generation = barrier.generation
         barrier.votes.append(vote)
+        if watch is not None:
+            watch.barrier_arrive(warp, ins, barrier)
         barrier.arrive(warp, _count(warp, threads))
     else:
         barrier, generation = arrival
     if barrier.generation != generation:
         cta.named_arrivals.pop(warp.index, None)
+        if watch is not None:
+            watch.barrier_passed(warp, ins, barrier, generation)
         return barrier.results.get(generation + 1, (0, 0))
     cta.named_arrivals[warp.index] = barrier, generation
     barrier.block(warp)
@@ -99,6 +104,9 @@ def barrier_arrive(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
         _require_converged(warp, ins)
         barrier = warp.cta.named_barrier(warp.uniform(number, "the barrier number"))
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.barrier_arrive(warp, ins, barrier)
         barrier.arrive(warp, _count(warp, threads))
 
     return operation
@@ -119,6 +127,9 @@ def cluster_arrive(ins: Instruction, binder: Binder) -> Operation:
                 "cluster_barrier", "barrier.cluster.arrive twice without a barrier.cluster.wait in between"
             )
         cluster.barrier_targets[warp] = cluster.barrier.phase + 1
+        watch = cluster.grid.observer
+        if watch is not None:
+            watch.cluster_arrive(warp, ins)
         cluster.barrier.arrive()
 
     return operation
@@ -135,6 +146,9 @@ def cluster_wait(ins: Instruction, binder: Binder) -> Terminator:
         if target is None:
             raise Fault("cluster_barrier", "barrier.cluster.wait without a barrier.cluster.arrive before it")
         if cluster.barrier.phase >= target:
+            watch = cluster.grid.observer
+            if watch is not None:
+                watch.cluster_passed(warp, ins)
             del cluster.barrier_targets[warp]
             return following
         cluster.barrier.block(warp)
@@ -155,7 +169,9 @@ def fence(ins: Instruction, binder: Binder) -> Operation:
     check_modifiers(ins, *FENCE_WORDS)
 
     def operation(warp: Warp) -> None:
-        return None
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.fence(warp, ins)
 
     return operation
 
@@ -167,6 +183,10 @@ def tensor_map_acquire(ins: Instruction, binder: Binder) -> Operation:
     base, offset = binder.address(ins.operands[0])
 
     def operation(warp: Warp) -> None:
-        warp.cta.tensor_maps.pop(warp.uniform(base, "the address of a tensor map") + offset, None)
+        address = warp.uniform(base, "the address of a tensor map") + offset
+        warp.cta.tensor_maps.pop(address, None)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.tensor_map_acquired(warp, ins, address)
 
     return operation

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
-from b200sim.isa.values import lane, signed
+from b200sim.isa.values import lane, lowest_lane, signed
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
+from b200sim.machine.observer import BulkLoad, BulkStore, TensorLoad, TensorStore
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Instruction
 from b200sim.tma import bulk, tile
@@ -114,7 +115,12 @@ def _tensor_load(ins: Instruction, binder: Binder) -> Operation:
             counters.tma_multicast_bytes += nbytes * len(receivers)
             counters.tma_seconds += time.perf_counter() - started
 
-        cta.cluster.post(AsyncOperation("tma load", perform, warp, ins.place()))
+        task = AsyncOperation("tma load", perform, warp, ins.place(), ins=ins, thread=i)
+        if cta.grid.observer is not None:
+            signals = [_signalled(ins, receiver, barrier) for receiver in receivers]
+            at = lane(regs[map_slot], i) + map_offset
+            task.detail = TensorLoad(tensor_map, at, coords, offset, nbytes, receivers, signals)
+        cta.cluster.post(task)
 
     return _for_each_lane(issue)
 
@@ -160,7 +166,10 @@ def _tensor_store(ins: Instruction, binder: Binder, reduction: str | None) -> Op
             counters.tma_store_bytes += tensor_map.box_bytes
             counters.tma_seconds += time.perf_counter() - started
 
-        _post_store(warp, lanes, AsyncOperation("tma store", perform, warp, ins.place()))
+        task = AsyncOperation("tma store", perform, warp, ins.place(), ins=ins, thread=lowest_lane(lanes))
+        if cta.grid.observer is not None:
+            task.detail = TensorStore(tensor_map, address, coords, offset, lanes, reduction)
+        _post_store(warp, lanes, task)
 
     def operation(warp: Warp) -> None:
         regs = warp.regs
@@ -237,7 +246,14 @@ def _bulk_load(ins: Instruction, binder: Binder, from_shared: bool) -> Operation
                 counters.tma_load_bytes += size
                 counters.tma_multicast_bytes += size * len(receivers)
 
-        cta.cluster.post(AsyncOperation("bulk load", perform, warp, ins.place()))
+        task = AsyncOperation("bulk load", perform, warp, ins.place(), ins=ins, thread=i)
+        if cta.grid.observer is not None:
+            shared_source = source & 0xFFFFFF if from_shared else None
+            signals = [(receiver, barrier & 0xFFFFFF) for receiver in receivers]
+            place = destination & 0xFFFFFF
+            address = None if from_shared else source
+            task.detail = BulkLoad(address, shared_source, place, size, receivers, signals)
+        cta.cluster.post(task)
 
     return _for_each_lane(issue)
 
@@ -266,6 +282,9 @@ def _bulk_store(ins: Instruction, binder: Binder) -> Operation:
             distinct[key] = distinct.get(key, 0) | 1 << i
         for key, lanes in distinct.items():
             task = AsyncOperation("bulk store", _bound(perform_one, warp, key), warp, ins.place())
+            task.ins, task.thread = ins, lowest_lane(lanes)
+            if warp.cta.grid.observer is not None:
+                task.detail = BulkStore(key[0], key[1], key[2], lanes, None)
             _post_store(warp, lanes, task)
 
     return operation
@@ -300,7 +319,10 @@ def bulk_reduce(ins: Instruction, binder: Binder) -> Operation:
             cta.grid.counters.tma_stores += 1
             cta.grid.counters.tma_store_bytes += size
 
-        _post_store(warp, 1 << i, AsyncOperation("bulk reduce", perform, warp, ins.place()))
+        task = AsyncOperation("bulk reduce", perform, warp, ins.place(), ins=ins, thread=i)
+        if cta.grid.observer is not None:
+            task.detail = BulkStore(to, offset, size, 1 << i, reduction)
+        _post_store(warp, 1 << i, task)
 
     return _for_each_lane(issue)
 
@@ -322,6 +344,9 @@ def prefetch(ins: Instruction, binder: Binder) -> Operation:
 @instruction("cp.async.bulk.commit_group")
 def commit_group(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.bulk_commit(warp, ins, warp.mask)
         warp.bulk_groups.commit(warp.mask)
 
     return operation
@@ -340,6 +365,9 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
     def operation(warp: Warp) -> int:
         allowed = warp.uniform(newest, "the count of wait_group")
         if warp.bulk_groups.reached(warp.mask, allowed):
+            watch = warp.cta.grid.observer
+            if watch is not None:
+                watch.bulk_passed(warp, ins, warp.mask, allowed, ins.has("read"))
             return following
         warp.bulk_groups.block(warp)
         return BLOCKED

@@ -9,6 +9,7 @@ import numpy as np
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.machine.asynchronous import AsyncOperation
+from b200sim.machine.observer import TryCancel
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 
@@ -61,8 +62,11 @@ def try_cancel(ins: Instruction, binder: Binder) -> Operation:
                 receiver.smem[place : place + RESPONSE_BYTES] = data
                 receiver.barrier(signal).complete(RESPONSE_BYTES)
 
-        for _ in warp.active_lanes():
-            cta.cluster.post(AsyncOperation("try_cancel", perform, warp, ins.place()))
+        for i in warp.active_lanes():
+            task = AsyncOperation("try_cancel", perform, warp, ins.place(), ins=ins, thread=i)
+            if cta.grid.observer is not None:
+                task.detail = TryCancel(place, receivers, [(receiver, signal) for receiver in receivers])
+            cta.cluster.post(task)
 
     return operation
 
@@ -84,6 +88,8 @@ def query_cancel(ins: Instruction, binder: Binder) -> Operation:
         response = warp.uniform(source, "a try_cancel response")
         success = response >> 64 & 1
         if field == "is_canceled":
+            if warp.cta.grid.observer is not None:
+                warp.cta.grid.observer.cancel_queried(warp, ins, bool(success))
             warp.put(destinations[0], 0xFFFFFFFF if success else 0)
             return
         ctaid = (0xFFFFFFFF,) * 4

@@ -19,7 +19,9 @@ def grid_dependency(ins: Instruction, binder: Binder) -> Operation:
     check_modifiers(ins, "wait", "launch_dependents")
 
     def operation(warp: Warp) -> None:
-        return None
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.fence(warp, ins)
 
     return operation
 

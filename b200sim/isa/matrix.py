@@ -33,6 +33,9 @@ def store_matrix(ins: Instruction, binder: Binder) -> Operation:
 
     def operation(warp: Warp) -> None:
         starts = _row_starts(warp, base, offset, count, ins.mnemonic)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.shared_access(warp, ins, warp.cta, starts & 0xFFFFFF, ROW_BYTES, "write")
         memory = warp.cta.smem_views[2]
         for matrix, slot in enumerate(slots):
             fragment = np.ascontiguousarray(spread(warp.regs[slot], 32)).view(np.uint16).reshape(8, 8)
@@ -49,6 +52,9 @@ def load_matrix(ins: Instruction, binder: Binder) -> Operation:
 
     def operation(warp: Warp) -> None:
         starts = _row_starts(warp, base, offset, count, ins.mnemonic)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.shared_access(warp, ins, warp.cta, starts & 0xFFFFFF, ROW_BYTES, "read")
         memory = warp.cta.smem_views[2]
         for matrix, slot in enumerate(slots):
             rows = memory[_elements(starts, matrix)]

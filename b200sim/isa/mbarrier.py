@@ -60,8 +60,11 @@ def init(ins: Instruction, binder: Binder) -> Operation:
             shared_address(lane(warp.regs[base], i) + offset): lane(warp.regs[count], i)
             for i in warp.active_lanes()
         }
+        watch = warp.cta.grid.observer
         for address, expected in counts.items():
             warp.cta.init_barrier(address, expected)
+            if watch is not None:
+                watch.mbarrier_init(warp, ins, warp.cta, address & 0xFFFFFF)
 
     return operation
 
@@ -75,6 +78,9 @@ def invalidate(ins: Instruction, binder: Binder) -> Operation:
         for address in {shared_address(lane(warp.regs[base], i) + offset) for i in warp.active_lanes()}:
             place = warp.cta.offset(address, 8, ins.mnemonic)
             warp.cta.barrier(place)
+            watch = warp.cta.grid.observer
+            if watch is not None:
+                watch.mbarrier_inval(warp, ins, warp.cta, place)
             del warp.cta.barriers[place]
 
     return operation
@@ -96,16 +102,21 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
 
     def operation(warp: Warp) -> None:
         phases = np.zeros(LANES, np.uint64)
+        watch = warp.cta.grid.observer
         for i in warp.active_lanes():
             barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
             phases[i] = barrier.phase
             value = 1 if amount is None else lane(warp.regs[amount], i)
+            if watch is not None:
+                watch.mbarrier_arrive(warp, ins, barrier, 1 if expects else value, value if expects else 0)
             if drops:
                 barrier.drop(1 if expects else value)
             if expects:
                 barrier.arrive_and_expect(value)
             else:
                 barrier.arrive(value)
+            if watch is not None:
+                watch.mbarrier_arrived(warp, ins, barrier)
         if state is not None:
             warp.put(state, phases)
 
@@ -129,10 +140,15 @@ def transactions(ins: Instruction, binder: Binder) -> Operation:
         for i in warp.active_lanes():
             barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
             count = lane(warp.regs[nbytes], i)
+            watch = warp.cta.grid.observer
+            if watch is not None:
+                watch.mbarrier_arrive(warp, ins, barrier, 0, -count if completes else count)
             if completes:
                 barrier.complete(count)
             else:
                 barrier.expect(count)
+            if watch is not None:
+                watch.mbarrier_arrived(warp, ins, barrier)
 
     return operation
 
@@ -160,6 +176,9 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
         if by_parity and wanted > 1:
             raise Fault("mbarrier_parity", f"{ins.mnemonic} with parity {wanted}, must be 0 or 1")
         if barrier.passed(wanted) if by_parity else barrier.phase > wanted:
+            watch = warp.cta.grid.observer
+            if watch is not None:
+                watch.mbarrier_passed(warp, ins, barrier, barrier.phase - 1 if by_parity else wanted)
             warp.wait_expired = False
             warp.put(p, FULL)
             return following

@@ -151,7 +151,25 @@ def _widener(access: _Access, register: int) -> Callable[[Value], Value]:
     return widen
 
 
+def _active(warp: Warp, address: Value) -> Value:
+    """The addresses of the active lanes."""
+    return address if type(address) is int or warp.mask == FULL else address[lane_array(warp.mask)]  # type: ignore[index]
+
+
+def _watch_global(warp: Warp, address: Value, access: _Access, kind: str) -> None:
+    watch = warp.cta.grid.observer
+    if watch is not None and not access.space.startswith("param"):
+        watch.global_access(warp, access.ins, _active(warp, address), access.size, kind)
+
+
+def _watch_shared(warp: Warp, cta: Cta, offsets: Value, access: _Access, kind: str) -> None:
+    watch = warp.cta.grid.observer
+    if watch is not None:
+        watch.shared_access(warp, access.ins, cta, _active(warp, offsets), access.size, kind)
+
+
 def _read_global(warp: Warp, address: Value, access: _Access) -> Value:
+    _watch_global(warp, address, access, "read")
     memory = warp.cta.grid.memory
     if type(address) is int:
         return int.from_bytes(memory.view(address, access.size), "little")
@@ -162,15 +180,18 @@ def _read_global(warp: Warp, address: Value, access: _Access) -> Value:
 def _read_shared(warp: Warp, address: Value, access: _Access) -> Value:
     if type(address) is int:
         cta, offset = _shared_target(warp, address, access)
+        _watch_shared(warp, cta, offset, access, "read")
         return int(cta.smem_views[access.size][offset // access.size])
     found = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
     if found is None:
         values = np.zeros(LANES, UNSIGNED[8 * access.size])
         for i in warp.active_lanes():
             cta, offset = _shared_target(warp, lane(address, i), access)
+            _watch_shared(warp, cta, offset, access, "read")
             values[i] = cta.smem_views[access.size][offset // access.size]
         return values
     cta, offsets = found
+    _watch_shared(warp, cta, offsets, access, "read")
     return cta.smem_views[access.size][offsets // access.size]
 
 
@@ -245,6 +266,7 @@ def _element(value: Value, size: int) -> Value:
 
 
 def _write_global(warp: Warp, address: Value, value: Value, access: _Access) -> None:
+    _watch_global(warp, address, access, "write")
     memory, size = warp.cta.grid.memory, access.size
     value = _element(value, size)
     if type(address) is int:
@@ -260,15 +282,18 @@ def _write_shared(warp: Warp, address: Value, value: Value, access: _Access) -> 
     value = _element(value, size)
     if type(address) is int:
         cta, offset = _shared_target(warp, address, access)
+        _watch_shared(warp, cta, offset, access, "write")
         cta.smem_views[size][offset // size] = lane(value, warp.mask.bit_length() - 1)
         return
     found = _shared_lanes(warp, address, access)  # type: ignore[arg-type]
     if found is None:
         for i in warp.active_lanes():
             cta, offset = _shared_target(warp, lane(address, i), access)
+            _watch_shared(warp, cta, offset, access, "write")
             cta.smem_views[size][offset // size] = lane(value, i)
         return
     cta, offsets = found
+    _watch_shared(warp, cta, offsets, access, "write")
     if warp.mask == FULL:
         cta.smem_views[size][offsets // size] = value
     else:

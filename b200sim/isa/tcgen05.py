@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,17 @@ from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers
 from b200sim.isa.values import lane, spread
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
+from b200sim.machine.observer import Commit, Detail, TensorCoreWork
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Immediate, Instruction, Vector
-from b200sim.tensor_core.copy import copy_to_tensor_memory, shift_down
-from b200sim.tensor_core.mma import mma_block_scaled, mma_dense, mma_flops
+from b200sim.tensor_core.copy import copy_to_tensor_memory, copy_touches, shift_down, shift_touches
+from b200sim.tensor_core.mma import (
+    block_scaled_touches,
+    dense_touches,
+    mma_block_scaled,
+    mma_dense,
+    mma_flops,
+)
 from b200sim.tensor_memory import register_count
 
 if TYPE_CHECKING:
@@ -44,9 +52,20 @@ def _pair(warp: Warp, ins: Instruction) -> list[Cta]:
     return [cluster.live_cta(even, ins.mnemonic), cluster.live_cta(even + 1, ins.mnemonic)]
 
 
-def _post(warp: Warp, ins: Instruction, thread: int, perform: Callable[[], None]) -> None:
+def _post(
+    warp: Warp,
+    ins: Instruction,
+    thread: int,
+    perform: Callable[[], None],
+    detail: Callable[[], Detail],
+) -> None:
     pipe = ("tensor core", warp.cta.rank, warp.index, thread)
-    warp.cta.cluster.post(AsyncOperation(f"tcgen05.{ins.modifiers[0]}", perform, warp, ins.place(), pipe))
+    task = AsyncOperation(
+        f"tcgen05.{ins.modifiers[0]}", perform, warp, ins.place(), pipe, ins=ins, thread=thread
+    )
+    if warp.cta.grid.observer is not None:
+        task.detail = detail()
+    warp.cta.cluster.post(task)
 
 
 # -- tensor memory management -----------------------------------------------------------------------------
@@ -69,6 +88,9 @@ def allocate(ins: Instruction, binder: Binder) -> Terminator:
             cta.tmem_wait.block(warp)
             return BLOCKED
         cta.smem_views[4][place // 4] = address
+        watch = cta.grid.observer
+        if watch is not None:
+            watch.tensor_allocated(warp, ins, address, cta.tmem.allocations[address], place)
         return following
 
     return operation
@@ -82,7 +104,11 @@ def deallocate(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
         warp.require_all_lanes(ins.mnemonic)
         place = warp.uniform(address, "the address of tcgen05.dealloc")
-        warp.cta.tmem.free(place, warp.uniform(columns, "the column count of tcgen05.dealloc"))
+        count = warp.uniform(columns, "the column count of tcgen05.dealloc")
+        warp.cta.tmem.free(place, count)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.tensor_freed(warp, ins, place & 0xFFFF, count)
         warp.cta.tmem_wait.wake()
 
     return operation
@@ -93,6 +119,9 @@ def relinquish(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
         warp.require_all_lanes(ins.mnemonic)
         warp.cta.tmem.relinquish()
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.relinquished(warp, ins)
 
     return operation
 
@@ -131,6 +160,10 @@ def load(ins: Instruction, binder: Binder) -> Operation:
         warp.require_all_lanes(ins.mnemonic)
         address = _lane_base(warp, base) + offset
         rows = warp.cta.tmem.load(shape, count, address, warp.index, pack, half_split)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            spans = warp.cta.tmem.span(shape, count, address, pack, half_split)
+            watch.tensor_access(warp, ins, spans, "read")
         put = warp.put
         for slot, row in zip(slots, rows, strict=True):
             put(slot, row)
@@ -153,6 +186,10 @@ def store(ins: Instruction, binder: Binder) -> Operation:
         address = _lane_base(warp, base) + offset
         rows = np.stack([spread(warp.regs[slot], 32) for slot in slots])
         warp.cta.tmem.store(shape, count, address, warp.index, rows, unpack, half_split)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            spans = warp.cta.tmem.span(shape, count, address, unpack, half_split)
+            watch.tensor_access(warp, ins, spans, "write")
 
     return operation
 
@@ -185,7 +222,9 @@ def ordering(ins: Instruction, binder: Binder) -> Operation:
     )
 
     def operation(warp: Warp) -> None:
-        return None
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.fence(warp, ins)
 
     return operation
 
@@ -223,7 +262,13 @@ def copy(ins: Instruction, binder: Binder) -> Operation:
             counters.scale_copies += 1
             counters.tensor_core_seconds += time.perf_counter() - started
 
-        _post(warp, ins, i, perform)
+        def detail() -> Detail:
+            key = (shape, multicast, address, word, len(ctas))
+            return TensorCoreWork(
+                ctas, key, lambda: copy_touches(len(ctas), shape, address, word), {"source": word}
+            )
+
+        _post(warp, ins, i, perform, detail)
 
     return _per_lane(issue)
 
@@ -243,7 +288,12 @@ def shift(ins: Instruction, binder: Binder) -> Operation:
 
     def issue(warp: Warp, i: int) -> None:
         address, ctas = lane(warp.regs[base], i) + offset, _pair(warp, ins)
-        _post(warp, ins, i, lambda: shift_down(ctas, address=address))
+
+        def detail() -> Detail:
+            key = ("shift", address, len(ctas))
+            return TensorCoreWork(ctas, key, lambda: shift_touches(len(ctas), address), {})
+
+        _post(warp, ins, i, lambda: shift_down(ctas, address=address), detail)
 
     return _per_lane(issue)
 
@@ -301,7 +351,18 @@ def _block_scaled(ins: Instruction, binder: Binder, kind: str) -> Operation:
             counters.mma_flops += mma_flops(word, kind, scale_vec, group)
             counters.tensor_core_seconds += time.perf_counter() - started
 
-        _post(warp, ins, i, perform)
+        def detail() -> Detail:
+            names = {"A": arguments["a_descriptor"], "B": arguments["b_descriptor"]}
+            key = (kind, scale_vec, group, *arguments.values())
+            return TensorCoreWork(
+                ctas,
+                key,
+                lambda: block_scaled_touches(group, kind=kind, scale_vec=scale_vec, **arguments),
+                names,
+                arguments["accumulate"],
+            )
+
+        _post(warp, ins, i, perform, detail)
 
     return _per_lane(issue)
 
@@ -343,7 +404,20 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
             counters.mma_flops += mma_flops(word, kind, None, group)
             counters.tensor_core_seconds += time.perf_counter() - started
 
-        _post(warp, ins, i, perform)
+        def detail() -> Detail:
+            what = {
+                name: arguments.get(name)
+                for name in ("d_address", "a_descriptor", "a_address", "b_descriptor")
+            }
+            where = what | {"idesc": word, "accumulate": arguments["accumulate"]}
+            names = {"B": arguments["b_descriptor"]}
+            if not a_in_tensor_memory:
+                names["A"] = operand
+            key = (kind, group, *where.values())
+            touches = partial(dense_touches, group, kind=kind, **where)  # type: ignore[arg-type]
+            return TensorCoreWork(ctas, key, touches, names, arguments["accumulate"])  # type: ignore[arg-type]
+
+        _post(warp, ins, i, perform, detail)
 
     return _per_lane(issue)
 
@@ -368,6 +442,9 @@ def commit(ins: Instruction, binder: Binder) -> Operation:
             for rank in ranks:
                 cluster.live_cta(rank, ins.mnemonic).barrier(place).arrive()
 
-        _post(warp, ins, i, perform)
+        def detail() -> Detail:
+            return Commit([(cluster.ctas[rank], place) for rank in ranks if rank < len(cluster.ctas)])
+
+        _post(warp, ins, i, perform, detail)
 
     return _per_lane(issue)

@@ -39,7 +39,13 @@ def replace(ins: Instruction, binder: Binder) -> Operation:
 
     def operation(warp: Warp) -> None:
         for i in warp.active_lanes():
-            raw = _map_bytes(warp, lane(warp.regs[base], i) + offset, shared, ins.mnemonic)
+            place = lane(warp.regs[base], i) + offset
+            raw = _map_bytes(warp, place, shared, ins.mnemonic)
+            watch = warp.cta.grid.observer
+            if watch is not None and shared:
+                watch.shared_access(warp, ins, warp.cta, place & 0xFFFFFF, MAP_BYTES, "edit")
+            elif watch is not None:
+                watch.tensor_map_edited(warp, ins, place)
             which = lane(warp.regs[ordinal[0]], i) if ordinal else None
             descriptor.replace(raw, field, which, lane(warp.regs[value], i))
 
@@ -61,6 +67,10 @@ def copy_and_fence(ins: Instruction, binder: Binder) -> Operation:
         to = warp.uniform(destination, "the destination of a tensor map") + destination_offset
         at = warp.cta.offset(warp.uniform(source, "a tensor map") + source_offset, MAP_BYTES, ins.mnemonic)
         warp.cta.grid.memory.view(to, MAP_BYTES, write=True)[:] = warp.cta.smem[at : at + MAP_BYTES]
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.shared_access(warp, ins, warp.cta, at, MAP_BYTES // 2, "read")
+            watch.tensor_map_edited(warp, ins, to)
 
     return operation
 

@@ -62,7 +62,9 @@ class Grid:
         deadline: float | None = None,
         observer: Observer | None = None,
         pdl: bool = False,
+        sm_count: int = SM_COUNT,
     ) -> None:
+        self.sm_count = sm_count
         self.observer = observer
         self.pdl = pdl  # launched with programmatic stream serialization
         self.program = program
@@ -78,7 +80,7 @@ class Grid:
         self.shared_offsets, self.shared_end = self._place_shared(shared_bytes)
         self._check_shape(shared_bytes)
         self.waiting = deque(range(self.cluster_count))
-        self.resident_limit = max(1, SM_COUNT // (cluster[0] * cluster[1] * cluster[2]))
+        self.resident_limit = max(1, sm_count // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
         self.running: Cluster | None = None
         self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
@@ -153,7 +155,7 @@ class Grid:
             "%warpid": warp,
             "%nwarpid": -(-self.threads_per_cta // 32),
             "%smid": self.sm_of(cta),
-            "%nsmid": SM_COUNT,
+            "%nsmid": self.sm_count,
             "%cluster_ctarank": cta.rank,
             "%cluster_nctarank": self.cluster[0] * self.cluster[1] * self.cluster[2],
             "%dynamic_smem_size": self.shared_end - RESERVED_SHARED,

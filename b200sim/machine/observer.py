@@ -172,22 +172,21 @@ class Observer:
 
     def cluster_passed(self, warp: Warp, ins: Instruction) -> None: ...
 
-    def mbarrier_init(self, warp: Warp, ins: Instruction, target: Target, count: int) -> None: ...
+    def mbarrier_init(self, warp: Warp, ins: Instruction, cta: Cta, offset: int) -> None:
+        """After the effect: the object is `cta.barriers[offset]`."""
 
-    def mbarrier_inval(self, warp: Warp, ins: Instruction, target: Target) -> None: ...
+    def mbarrier_inval(self, warp: Warp, ins: Instruction, cta: Cta, offset: int) -> None: ...
 
     def mbarrier_arrive(
-        self, warp: Warp, ins: Instruction, target: Target, barrier: MBarrier, arrivals: int, nbytes: int
+        self, warp: Warp, ins: Instruction, barrier: MBarrier, arrivals: int, nbytes: int
     ) -> None:
         """One thread arrives (`arrivals` may be 0: expect_tx alone) and expects `nbytes` more."""
 
-    def mbarrier_arrived(self, warp: Warp, ins: Instruction, target: Target, barrier: MBarrier) -> None:
+    def mbarrier_arrived(self, warp: Warp, ins: Instruction, barrier: MBarrier) -> None:
         """After the effect of `mbarrier_arrive`."""
 
-    def mbarrier_passed(
-        self, warp: Warp, ins: Instruction, target: Target, barrier: MBarrier, parity: int
-    ) -> None:
-        """A wait answered true."""
+    def mbarrier_passed(self, warp: Warp, ins: Instruction, barrier: MBarrier, phase: int) -> None:
+        """A wait answered true: for `phase` or, by parity, for the phase that completed last."""
 
     # -- asynchronous work ----------------------------------------------------------------------------
 

@@ -63,9 +63,7 @@ def copy_to_tensor_memory(
     source = SmemDescriptor.decode(descriptor)
     columns = row_bytes // 4
     if touched is not None:
-        for i in range(len(ctas)):
-            touched.append(shared("source", i, chunk_offsets(source, False, rows, row_bytes)))
-            touched += [tensor("destination", i, True, r) for r in _rectangles(shape, lane, column, columns)]
+        touched += copy_touches(len(ctas), shape, address, descriptor)
     for cta in ctas:
         for rectangle in _rectangles(shape, lane, column, columns):
             cta.tmem.check_range(*rectangle, f"destination of tcgen05.cp.{shape}")
@@ -77,6 +75,29 @@ def copy_to_tensor_memory(
             cells.reshape(2, 2, 32, columns)[:] = words.reshape(2, 1, 32, columns)
         else:
             cells.reshape(LANES // rows, rows, columns)[:] = words
+
+
+def copy_touches(group: int, shape: str, address: int, descriptor: int) -> list[Touch]:
+    """What a copy reads and writes in each of `group` CTAs."""
+    rows, row_bytes, _ = _SHAPES[shape]
+    lane, column = split_address(address)
+    chunks = chunk_offsets(SmemDescriptor.decode(descriptor), False, rows, row_bytes)
+    touched = []
+    for i in range(group):
+        touched.append(shared("source", i, chunks))
+        touched += [
+            tensor("destination", i, True, r) for r in _rectangles(shape, lane, column, row_bytes // 4)
+        ]
+    return touched
+
+
+def shift_touches(group: int, address: int) -> list[Touch]:
+    lane, column = split_address(address)
+    touched = []
+    for i in range(group):
+        touched.append(tensor("source", i, False, (lane + 1, 31, column, _SHIFTED_COLUMNS)))
+        touched.append(tensor("destination", i, True, (lane, 31, column, _SHIFTED_COLUMNS)))
+    return touched
 
 
 def _rectangles(shape: str, lane: int, column: int, columns: int) -> list[tuple[int, int, int, int]]:
@@ -94,6 +115,8 @@ def shift_down(ctas: Sequence[CtaMemories], *, address: int, touched: list[Touch
     lane, column = split_address(address)
     if lane % 32:
         raise Fault("shift_lane", f"tcgen05.shift at lane {lane}: must be a multiple of 32")
+    if touched is not None:
+        touched += shift_touches(len(ctas), address)
     for i, cta in enumerate(ctas):
         cta.tmem.check_range(lane, 32, column, _SHIFTED_COLUMNS, "tcgen05.shift")
         if touched is not None:

@@ -62,10 +62,18 @@ def mma_block_scaled(
     sfa = ScaleFactors.at("SFA", sfa_address, d.rows)
     sfb = ScaleFactors.at("SFB", sfb_address, what.n, halves=d.layout == "halves")
     if touched is not None:
-        for i in range(group):
-            touched += [a_source.touch(i, d.rows), b_source.touch(i, what.n // group)]
-            touched += [*sfa.touches(i), *sfb.touches(i)]
-            touched += [*(d.touches(i, False) if accumulate else []), *d.touches(i, True)]
+        touched += block_scaled_touches(
+            group,
+            kind=kind,
+            scale_vec=scale_vec,
+            d_address=d_address,
+            a_descriptor=a_descriptor,
+            b_descriptor=b_descriptor,
+            idesc=idesc,
+            sfa_address=sfa_address,
+            sfb_address=sfb_address,
+            accumulate=accumulate,
+        )
     for cta in ctas:
         d.check(cta.tmem)
     b_bytes = _stack([b_source.read(cta, what.n // group) for cta in ctas])
@@ -76,6 +84,33 @@ def mma_block_scaled(
         c = d.read(cta.tmem).view(np.float32) if accumulate else None
         result = multiply(a_source.read(cta, d.rows), a_codes, b_codes, c)
         d.write(cta.tmem, result.view(np.uint32))
+
+
+def block_scaled_touches(
+    group: int,
+    *,
+    kind: str,
+    scale_vec: int,
+    d_address: int,
+    a_descriptor: int,
+    b_descriptor: int,
+    idesc: int,
+    sfa_address: int,
+    sfb_address: int,
+    accumulate: bool,
+) -> list[Touch]:
+    """What `mma_block_scaled` with these arguments reads and writes in each of `group` CTAs."""
+    what = InstructionDescriptor.decode(idesc, kind, group, scale_vec)
+    a_source, b_source = _Source.of("A", a_descriptor, what), _Source.of("B", b_descriptor, what)
+    d = Accumulator.at(d_address, what.m, what.n, group)
+    sfa = ScaleFactors.at("SFA", sfa_address, d.rows)
+    sfb = ScaleFactors.at("SFB", sfb_address, what.n, halves=d.layout == "halves")
+    touched: list[Touch] = []
+    for i in range(group):
+        touched += [a_source.touch(i, d.rows), b_source.touch(i, what.n // group)]
+        touched += [*sfa.touches(i), *sfb.touches(i)]
+        touched += [*(d.touches(i, False) if accumulate else []), *d.touches(i, True)]
+    return touched
 
 
 class _Narrow:
@@ -194,15 +229,16 @@ def mma_dense(
     b_source = _Source.of("B", b_descriptor, what)
     d = Accumulator.at(d_address, what.m, what.n, group)
     if touched is not None:
-        for i in range(group):
-            touched += [
-                a_source.touch(i, d.rows)
-                if a_source is not None
-                else tensor("A", i, False, (0, 128, split_address(a_address or 0)[1], K_BYTES // 4)),
-                b_source.touch(i, what.n // group),
-                *(d.touches(i, False) if accumulate else []),
-                *d.touches(i, True),
-            ]
+        touched += dense_touches(
+            group,
+            kind=kind,
+            d_address=d_address,
+            b_descriptor=b_descriptor,
+            idesc=idesc,
+            accumulate=accumulate,
+            a_descriptor=a_descriptor,
+            a_address=a_address,
+        )
     b = dense.factor(
         _stack([b_source.read(cta, what.n // group) for cta in ctas]), what.b_format, what.negate_b
     )
@@ -223,6 +259,33 @@ def mma_dense(
             disabled = np.unpackbits(mask, bitorder="little").astype(bool)[d.lane_of_row()]
             words = np.where(disabled, before, words)
         d.write(cta.tmem, words)
+
+
+def dense_touches(
+    group: int,
+    *,
+    kind: str,
+    d_address: int,
+    b_descriptor: int,
+    idesc: int,
+    accumulate: bool,
+    a_descriptor: int | None = None,
+    a_address: int | None = None,
+) -> list[Touch]:
+    """What `mma_dense` with these arguments reads and writes in each of `group` CTAs."""
+    what = InstructionDescriptor.decode(idesc, kind, group)
+    a_source = None if a_descriptor is None else _Source.of("A", a_descriptor, what)
+    b_source = _Source.of("B", b_descriptor, what)
+    d = Accumulator.at(d_address, what.m, what.n, group)
+    touched: list[Touch] = []
+    for i in range(group):
+        if a_source is not None:
+            touched.append(a_source.touch(i, d.rows))
+        else:
+            touched.append(tensor("A", i, False, (0, 128, split_address(a_address or 0)[1], K_BYTES // 4)))
+        touched.append(b_source.touch(i, what.n // group))
+        touched += [*(d.touches(i, False) if accumulate else []), *d.touches(i, True)]
+    return touched
 
 
 def _a_from_tensor_memory(cta: CtaMemories, address: int | None, d: Accumulator) -> np.ndarray:
