@@ -145,11 +145,12 @@ def multiply_add(ins: Instruction, binder: Binder) -> Operation:
         return decode_float(ins, binder)
     check_modifiers(ins, *INTEGER_TYPES, "lo", "wide", "hi")
     bits, from_signed = bits_of(ins), is_signed(ins)
-    if ins.has("lo"):
-        return modular(ins, binder, lambda a, b, c: a * b + c)
     wide = ins.has("wide")
     out_bits = 2 * bits if wide else bits
     mask = width_mask(out_bits)
+    if ins.has("lo"):
+        # The product is brought to its width first: numpy takes no wider int as an addend.
+        return modular(ins, binder, lambda a, b, c: pattern(a * b, bits) + c)
     d = binder.write(ins.operands[0])
     a, b = (binder.source(operand, bits) for operand in ins.operands[1:3])
     c = binder.source(ins.operands[3], out_bits)
@@ -161,7 +162,7 @@ def multiply_add(ins: Instruction, binder: Binder) -> Operation:
             if wide
             else _high_half(x, y, bits, from_signed)
         )
-        value = product + z
+        value = pattern(product, out_bits) + z
         warp.put(d, value & mask if type(value) is int else value)
 
     return operation
