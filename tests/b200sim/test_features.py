@@ -1,4 +1,4 @@
-"""Features of the machine that NVFP4 GEMM kernels use: a small CuTe-DSL kernel each, under several schedules."""
+"""Features that NVFP4 GEMM kernels use: a small CuTe-DSL kernel each, under several schedules."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Small CuTe-DSL kernels, each for one corner of the machine; import them while a simulated device is active."""
+"""Small CuTe-DSL kernels, one per corner of the machine; import them while a simulated device is active."""
