@@ -25,7 +25,8 @@ from b200sim.ptx.syntax import (
     Vector,
 )
 
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
+_COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*|/\*.*?\*/', re.S)  # or a string, which is kept
+_FUNCTION = re.compile(r"^\s*(?:\.visible\s+|\.weak\s+)?\.func\b", re.M)
 _ENTRY = re.compile(r"(?:\.visible\s+|\.weak\s+)?\.entry\s+([\w$]+)\s*\(")
 _PARAM = re.compile(
     r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr[^,)]*?\s)?([\w$%]+)(?:\[(\d+)\])?\s*$"
@@ -54,7 +55,9 @@ def parse(text: str) -> dict[str, Kernel]:
     Raises `Unsupported` for device functions and for statements that are not PTX as described above.
     """
     text = text.replace("\0", "")
-    text = _COMMENT.sub(lambda m: "\n" * m[0].count("\n"), text)
+    text = _COMMENT.sub(lambda m: m[1] or "\n" * m[0].count("\n"), text)
+    if _FUNCTION.search(text):
+        raise Unsupported("the PTX module has .func device functions; only inlined kernels can be simulated")
     files = {int(number): path for number, path in _FILE.findall(text)}
     module_shared = [_shared_variable(m) for m in _SHARED.finditer(text)]
     kernels: dict[str, Kernel] = {}
@@ -66,8 +69,6 @@ def parse(text: str) -> dict[str, Kernel]:
         kernels[kernel.name] = kernel
     if not kernels:
         raise Unsupported("the PTX module has no .entry")
-    if re.search(r"^\s*(?:\.visible\s+)?\.func\b", text, re.M):
-        raise Unsupported("the PTX module has .func device functions; only inlined kernels can be simulated")
     return kernels
 
 
@@ -131,11 +132,11 @@ class _Body:
         elif statement.endswith(":"):
             self.kernel.labels[self._unique(statement[:-1].strip())] = len(self.kernel.instructions)
         elif statement.startswith("."):
-            self._directive(statement)
+            self._directive(line, statement)
         else:
             self._instruction(line, statement)
 
-    def _directive(self, statement: str) -> None:
+    def _directive(self, line: int, statement: str) -> None:
         word = statement.split(None, 1)[0]
         if word == ".loc":
             match = _LOC.match(statement)
@@ -146,7 +147,7 @@ class _Body:
             for name in names.split(","):
                 self._declare(name.strip(), TYPE_BITS[kind[1:]])
         elif word not in (".pragma", ".file", ".shared"):
-            raise Unsupported(f"PTX directive {statement!r} inside a kernel")
+            raise Unsupported(f"PTX line {line}: directive {statement!r} inside a kernel")
 
     def _declare(self, name: str, bits: int) -> None:
         ranged = _REG_RANGE.match(name)
@@ -169,6 +170,8 @@ class _Body:
         opcode, *modifiers = mnemonic.split(".")
         target = None
         operands: tuple[Operand, ...] = ()
+        if opcode == "call":
+            raise Unsupported(f"PTX line {line}: {statement!r}; only inlined kernels can be simulated")
         if opcode == "bra":
             target = self._unique(rest.strip())
         else:
