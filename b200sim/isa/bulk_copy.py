@@ -58,7 +58,7 @@ def _signalled(ins: Instruction, receiver: Cta, barrier: int) -> tuple[Cta, int]
     in the CTA of its pair whose parity the mbarrier address names (PTX ISA 9.7.9.27.1.2)."""
     rank, offset = barrier >> 24, barrier & 0xFFFFFF
     if ins.has("cta_group::2"):
-        return receiver.cluster.ctas[(receiver.rank & ~1) | (rank & 1)], offset
+        return receiver.cluster.live_cta((receiver.rank & ~1) | (rank & 1), ins.mnemonic), offset
     return receiver, offset
 
 
@@ -148,7 +148,7 @@ def _tensor_store(ins: Instruction, binder: Binder, reduction: str | None) -> Op
     if ins.has("tile::scatter4"):
         raise Unsupported(ins.mnemonic)
 
-    def issue(warp: Warp, lanes: int, address: int, coords: tuple[int, ...], source: int) -> None:
+    def issue(warp: Warp, lanes: int, address: int, source: int, *coords: int) -> None:
         cta = warp.cta
         tensor_map = cta.tensor_map(address)
         offset = cta.offset(source, tensor_map.box_bytes, ins.mnemonic)
@@ -173,18 +173,21 @@ def _tensor_store(ins: Instruction, binder: Binder, reduction: str | None) -> Op
 
     def operation(warp: Warp) -> None:
         regs = warp.regs
-        distinct: dict[tuple[int, tuple[int, ...], int], int] = {}
         slots = (map_slot, src, *coordinates)
-        if all(type(regs[slot]) is int for slot in slots):
+        if reduction is None and all(type(regs[slot]) is int for slot in slots):
             lanes = [(warp.active_lanes()[0], warp.mask)]
         else:
             lanes = [(i, 1 << i) for i in warp.active_lanes()]
+        distinct: dict[tuple[int, ...], int] = {}  # what is stored -> the lanes that asked for it
         for i, bits in lanes:
             coords = tuple(signed(lane(regs[slot], i), 32) for slot in coordinates)
-            key = (lane(regs[map_slot], i) + map_offset, coords, lane(regs[src], i) + src_offset)
-            distinct[key] = distinct.get(key, 0) | bits  # type: ignore[index]
-        for (address, coords, source), bits in distinct.items():
-            issue(warp, bits, address, coords, source)
+            key = (lane(regs[map_slot], i) + map_offset, lane(regs[src], i) + src_offset, *coords)
+            if reduction is not None:
+                issue(warp, bits, *key)
+            else:
+                distinct[key] = distinct.get(key, 0) | bits
+        for key, bits in distinct.items():
+            issue(warp, bits, *key)
 
     return operation
 
@@ -373,15 +376,3 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
         return BLOCKED
 
     return operation
-
-
-@instruction(
-    "cp.async.ca",
-    "cp.async.cg",
-    "cp.async.commit_group",
-    "cp.async.wait_group",
-    "cp.async.wait_all",
-    "cp.async.mbarrier",
-)
-def ampere_copy(ins: Instruction, binder: Binder) -> Operation:
-    raise Unsupported(f"{ins.mnemonic} (non-bulk asynchronous copy)")

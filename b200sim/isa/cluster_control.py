@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault, Unsupported
+from b200sim.isa.addresses import shared_address
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.observer import TryCancel
@@ -45,11 +46,10 @@ def try_cancel(ins: Instruction, binder: Binder) -> Operation:
 
     def operation(warp: Warp) -> None:
         cta = warp.cta
-        target = warp.uniform(response, "the address of a response") + response_offset
+        target = shared_address(warp.uniform(response, "the address of a response") + response_offset)
         place = cta.offset(target, RESPONSE_BYTES, ins.mnemonic)
-        signal = cta.offset(
-            warp.uniform(barrier, "the address of an mbarrier") + barrier_offset, 8, ins.mnemonic
-        )
+        mbarrier = shared_address(warp.uniform(barrier, "the address of an mbarrier") + barrier_offset)
+        signal = cta.offset(mbarrier, 8, ins.mnemonic)
         if place % RESPONSE_BYTES:
             raise Fault(
                 "misaligned", f"try_cancel response at shared offset {place:#x}, not a multiple of 16"

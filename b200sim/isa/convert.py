@@ -165,7 +165,10 @@ def _narrow_pair(ins: Instruction, binder: Binder, to: str, source: str) -> Oper
         x, y = floats(regs[a], 32), floats(regs[b], 32)
         if relu:
             x, y = np.where(x <= 0, np.float32(0), x), np.where(y <= 0, np.float32(0), y)
-        high, low = convert_lanes(x).astype(dtype), convert_lanes(y).astype(dtype)
+        if x.size == y.size:
+            low, high = convert_lanes(np.array((y, x))).astype(dtype)
+        else:
+            low, high = convert_lanes(y).astype(dtype), convert_lanes(x).astype(dtype)
         packed = (high << dtype.type(width)) | low
         warp.put(d, int(packed[0]) if packed.size == 1 else packed)
 

@@ -3,6 +3,7 @@
 from b200sim.isa import (  # noqa: F401
     addresses,
     arithmetic,
+    async_copy,
     atomics,
     barriers,
     bulk_copy,

@@ -9,7 +9,7 @@ import numpy as np
 
 from b200sim.isa.arithmetic import modular
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, SIGNED, Value, per_lane, signed, width_mask
+from b200sim.isa.values import FULL, LANES, SIGNED, Value, per_lane, signed, spread, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction
 
@@ -216,15 +216,19 @@ def bit_field_insert(ins: Instruction, binder: Binder) -> Operation:
 def byte_permute(ins: Instruction, binder: Binder) -> Operation:
     """prmt.b32, default mode: each nibble of c picks a byte of b:a; its top bit spreads that byte's sign."""
     check_modifiers(ins, "b32")
+    nibble_places = np.arange(0, 16, 4, dtype=np.uint32)
+    row_starts = np.arange(0, 8 * LANES, 8)[:, None]
 
-    def one(a: int, b: int, selector: int) -> int:
-        both, result = b << 32 | a, 0
-        for i in range(4):
-            nibble = selector >> 4 * i & 0xF
-            byte = both >> 8 * (nibble & 7) & 0xFF
-            if nibble & 8:
-                byte = 0xFF if byte & 0x80 else 0
-            result |= byte << 8 * i
-        return result
+    def compute(a: Value, b: Value, selector: Value) -> Value:
+        rows = 1 if type(a) is int and type(b) is int and type(selector) is int else LANES
+        low, high, chosen = (spread(value, 32)[:rows] for value in (a, b, selector))
+        words = np.empty((rows, 2), np.uint32)
+        words[:, 0], words[:, 1] = low, high
+        nibbles = chosen[:, None] >> nibble_places & 0xF
+        picked = words.view(np.uint8).reshape(-1)[(nibbles & 7) + row_starts[:rows]]
+        if (nibbles & 8).any():
+            picked = np.where(nibbles & 8, (picked >> 7) * np.uint8(0xFF), picked)
+        result = picked.view(np.uint32).reshape(rows)
+        return int(result[0]) if rows == 1 else result
 
-    return modular(ins, binder, per_lane(one, 32))
+    return modular(ins, binder, compute)

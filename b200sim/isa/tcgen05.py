@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault, Unsupported
+from b200sim.isa.addresses import shared_address
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
 from b200sim.isa.values import lane, spread
 from b200sim.machine.asynchronous import AsyncOperation
@@ -82,7 +83,8 @@ def allocate(ins: Instruction, binder: Binder) -> Terminator:
     def operation(warp: Warp) -> int:
         warp.require_all_lanes(ins.mnemonic)
         cta = warp.cta
-        place = cta.offset(warp.uniform(base, "the destination of tcgen05.alloc") + offset, 4, ins.mnemonic)
+        destination = shared_address(warp.uniform(base, "the destination of tcgen05.alloc") + offset)
+        place = cta.offset(destination, 4, ins.mnemonic)
         address = cta.tmem.allocate(warp.uniform(columns, "the column count of tcgen05.alloc"))
         if address is None:
             cta.tmem_wait.block(warp)
@@ -433,7 +435,7 @@ def commit(ins: Instruction, binder: Binder) -> Operation:
     mask_slot = binder.source(ins.operands[1], 16) if ins.has("multicast::cluster") else None
 
     def issue(warp: Warp, i: int) -> None:
-        address = lane(warp.regs[base], i) + offset
+        address = shared_address(lane(warp.regs[base], i) + offset)
         cluster, place = warp.cta.cluster, address & 0xFFFFFF
         mask = None if mask_slot is None else lane(warp.regs[mask_slot], i) & 0xFFFF
         ranks = [address >> 24] if mask is None else [rank for rank in range(16) if mask >> rank & 1]

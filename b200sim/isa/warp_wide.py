@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from b200sim.faults import Fault
 from b200sim.isa.registry import Operation, check_modifiers, instruction
@@ -86,27 +88,16 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
     d, p = binder.pair(ins.operands[0])
     a, b, c = (binder.source(operand, 32) for operand in ins.operands[1:4])
     members = binder.source(ins.operands[4], 32)
-    lanes = LANE_INDEX.astype(np.int64)
 
     def operation(warp: Warp) -> None:
         regs = warp.regs
         _check_members(warp, warp.uniform(members, "the member mask of shfl"), ins.mnemonic)
-        by, control = (np.asarray(regs[slot]).astype(np.int64) for slot in (b, c))
-        by &= 31
-        clamp, segment = control & 31, control >> 8 & 31
-        low = lanes & segment
-        high = low | (clamp & ~segment)
-        if mode == "up":
-            source, valid = lanes - by, lanes - by >= high
-        elif mode == "down":
-            source, valid = lanes + by, lanes + by <= high
-        elif mode == "bfly":
-            source, valid = lanes ^ by, (lanes ^ by) <= high
+        by, control = regs[b], regs[c]
+        if type(by) is int and type(control) is int:
+            source, valid = _uniform_shuffle_sources(mode, by, control)
         else:
-            source = low | (by & ~segment)
-            valid = source <= high
-        source = np.where(valid, source, lanes)
-        if not lane_array(warp.mask)[source][lane_array(warp.mask)].all():
+            source, valid = _shuffle_sources(mode, by, control)
+        if warp.mask != FULL and not lane_array(warp.mask)[source][lane_array(warp.mask)].all():
             raise Fault("shfl_inactive", f"{ins.mnemonic} reads from a lane that does not take part")
         value = regs[a]
         if type(value) is int:
@@ -115,9 +106,33 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
             picked = value[source]  # type: ignore[index]
             same = mode == "idx" and (source == source[0]).all()
             warp.put(d, int(picked[0]) if same else picked)
-        warp.put(p, lane_mask(np.broadcast_to(valid, LANES)))
+        warp.put(p, valid)
 
     return operation
+
+
+def _shuffle_sources(mode: str, by: Value, control: Value) -> tuple[NDArray[np.int64], int]:
+    """The lane that each lane of a shfl reads, itself where that one is out of range; and whose is in range."""
+    lanes = LANE_INDEX.astype(np.int64)
+    wanted, limits = np.asarray(by).astype(np.int64) & 31, np.asarray(control).astype(np.int64)
+    clamp, segment = limits & 31, limits >> 8 & 31
+    low = lanes & segment
+    high = low | (clamp & ~segment)
+    if mode == "up":
+        source, valid = lanes - wanted, lanes - wanted >= high
+    elif mode == "down":
+        source, valid = lanes + wanted, lanes + wanted <= high
+    elif mode == "bfly":
+        source, valid = lanes ^ wanted, (lanes ^ wanted) <= high
+    else:
+        source = low | (wanted & ~segment)
+        valid = source <= high
+    return np.where(valid, source, lanes), lane_mask(np.broadcast_to(valid, LANES))
+
+
+@lru_cache(maxsize=1024)
+def _uniform_shuffle_sources(mode: str, by: int, control: int) -> tuple[NDArray[np.int64], int]:
+    return _shuffle_sources(mode, by, control)
 
 
 @instruction("vote")

@@ -40,15 +40,16 @@ class AsyncOperation:
             callback()
 
 
-class BulkGroups(Wait):
-    """The bulk async-groups of a warp's threads (PTX ISA 9.7.9.25.3): commit_group closes, wait_group waits.
+class CopyGroups(Wait):
+    """The groups of asynchronous copies of a warp's threads (PTX ISA 9.7.9.25.2.1): commit_group closes one,
+    wait_group waits. A warp has one such object for bulk copies and one for `cp.async`.
 
     Each thread has groups of its own; lanes that issued together share entries here, with their lane mask.
     """
 
-    def __init__(self, warp: Warp) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.warp = warp
+        self.name = name
         self.open: list[tuple[int, AsyncOperation]] = []
         self.groups: list[tuple[int, list[AsyncOperation]]] = []
 
@@ -62,6 +63,10 @@ class BulkGroups(Wait):
         while self.groups and self._finished(self.groups[0]):
             self.groups.pop(0)
         self.groups.append((lanes, mine))
+
+    def has_open(self, lanes: int) -> bool:
+        """Whether copies of these lanes that no commit has closed yet are under way."""
+        return any(mask & lanes and not operation.done for mask, operation in self.open)
 
     def reached(self, lanes: int, newest_allowed: int) -> bool:
         """Whether, for each of these lanes, all its groups but the `newest_allowed` most recent are complete."""
@@ -88,7 +93,7 @@ class BulkGroups(Wait):
 
     def describe(self) -> str:
         pending = sum(not op.done for _, group in self.groups for op in group)
-        return f"bulk groups: {pending} copies of this thread have not finished"
+        return f"{self.name} groups: {pending} copies of this thread have not finished"
 
 
 def _bits(mask: int) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Fault
-from b200sim.machine.asynchronous import AsyncOperation, BulkGroups
+from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, TensorMemoryWait
 from b200sim.machine.warp import Warp
 from b200sim.tensor_memory import TensorMemory
@@ -50,9 +50,6 @@ class Cta:
     def name(self) -> str:
         x, y, z = self.index
         return f"CTA ({x},{y},{z})"
-
-    def new_bulk_groups(self, warp: Warp) -> BulkGroups:
-        return BulkGroups(warp)
 
     # -- shared memory --------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import numpy as np
 from b200sim.faults import Fault
 from b200sim.isa.registry import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
 from b200sim.isa.values import FULL, Value, lane, lane_array, spread
+from b200sim.machine.asynchronous import CopyGroups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,8 @@ class Warp:
         self.blocked_on: Wait | None = None
         self.wait_expired = False  # the time limit of a try_wait has passed: answer, do not block
         self.last_poll: tuple[object, int] = (None, 0)  # operation that last answered no, `executed` then
-        self.bulk_groups = cta.new_bulk_groups(self)
+        self.bulk_groups = CopyGroups("bulk")
+        self.copy_groups = CopyGroups("cp.async")
 
     # -- running --------------------------------------------------------------------------------------
 
