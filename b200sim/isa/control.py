@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault
-from b200sim.isa.registry import EXITED, Operation, Terminator, check_modifiers, instruction, terminator
+from b200sim.isa.registry import EXITED, YIELDED, Terminator, check_modifiers, terminator
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 
@@ -57,11 +57,12 @@ def trap(ins: Instruction, binder: Binder) -> Terminator:
     return operation
 
 
-@instruction("nanosleep", "pmevent")
-def sleep(ins: Instruction, binder: Binder) -> Operation:
-    """nanosleep only passes time."""
+@terminator("nanosleep")
+def sleep(ins: Instruction, binder: Binder) -> Terminator:
+    """nanosleep only passes time: the warp gives way to others once."""
+    check_modifiers(ins, "u32")
 
-    def operation(warp: Warp) -> None:
-        return None
+    def operation(warp: Warp) -> int:
+        return YIELDED
 
     return operation
