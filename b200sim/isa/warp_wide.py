@@ -112,7 +112,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
 
 
 def _shuffle_sources(mode: str, by: Value, control: Value) -> tuple[NDArray[np.int64], int]:
-    """The lane that each lane of a shfl reads, itself where that one is out of range; and whose is in range."""
+    """The lane that each lane of a shfl reads (itself if that one is out of range); whose is in range."""
     lanes = LANE_INDEX.astype(np.int64)
     wanted, limits = np.asarray(by).astype(np.int64) & 31, np.asarray(control).astype(np.int64)
     clamp, segment = limits & 31, limits >> 8 & 31
