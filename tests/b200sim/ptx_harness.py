@@ -88,8 +88,8 @@ def make_grid(
     cluster: tuple[int, int, int] = (1, 1, 1),
     shared_bytes: int = 0,
     schedule: Schedule | None = None,
-    deadline: float | None = None,
     scalars: Sequence[int] = (),
+    **options,
 ) -> Grid:
     """A launch whose parameters are the addresses of the arrays (and then 64-bit scalars)."""
     memory = GlobalMemory()
@@ -110,7 +110,7 @@ def make_grid(
         shared_bytes=shared_bytes,
         parameter_base=base,
         schedule=schedule,
-        deadline=deadline,
+        **options,
     )
     launch.keep_alive = (parameters, *arrays)  # type: ignore[attr-defined]
     return launch
