@@ -14,7 +14,7 @@ from b200sim.driver import Launch, b200, simulated_device
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import GlobalMemory
 from b200sim.machine.counters import Counters
-from b200sim.machine.grid import Grid
+from b200sim.machine.grid import Grid, Progress
 from b200sim.machine.observer import Observer
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.parallel import run_grid
@@ -48,8 +48,9 @@ class SimulatedDevice:
     `schedule` makes the order of events for each launch (program order by default). `processes` lets
     independent clusters of one launch run side by side; a watched launch runs in this process alone.
     `observer` makes who watches a launch. `sm_count` is how many SMs the device has and says it has: with
-    few, a persistent kernel takes several tiles per CTA on small problems. `time_limit` is in seconds per launch.
-    A kernel's fault comes out of the submission's own launch call as a `Fault`.
+    few, a persistent kernel takes several tiles per CTA on small problems. `progress` hears how many of a
+    launch's clusters have finished. `time_limit` is in seconds per launch. A kernel's fault comes out of the
+    submission's own launch call as a `Fault`.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class SimulatedDevice:
         time_limit: float | None = None,
         observer: Callable[[], Observer] | None = None,
         sm_count: int = b200.SM_COUNT,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress
         self.observer = observer
         self.sm_count = sm_count
         self.schedule = schedule
@@ -116,6 +119,7 @@ class SimulatedDevice:
                 observer=self.observer() if self.observer else None,
                 pdl=launch.pdl,
                 sm_count=self.sm_count,
+                progress=self.progress,
             )
             try:
                 report.processes = run_grid(grid, self.processes)

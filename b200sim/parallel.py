@@ -7,6 +7,8 @@ be mapped shared, so that every process's stores are seen. Otherwise the launch 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pickle
 import re
@@ -19,6 +21,7 @@ from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid
 
 MIN_CLUSTERS_PER_PROCESS = 2
+_PR_SET_PDEATHSIG = 1
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ...(.)")
 
 
@@ -34,6 +37,9 @@ def run_grid(grid: Grid, processes: int) -> int:
     children = [_Child(grid, part, count) for part in range(1, count)]
     try:
         grid.keep_part(0, count)
+        tell = grid.progress
+        if tell is not None:  # this process's part stands for all
+            grid.progress = lambda done, total: tell(count * done, count * total)
         grid.run()
         for child in children:
             grid.counters.add(child.result())
@@ -99,6 +105,8 @@ class _Child:
         status = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            grid.progress = None
             grid.keep_part(part, count)
             message: tuple[object, ...]
             try:
@@ -132,8 +140,6 @@ class _Child:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         os.waitpid(self._process, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SM_COUNT = 148
 SHARED_LIMIT = 227 * 1024  # dynamic + static shared memory of one CTA
 Triple = tuple[int, int, int]
+Progress = Callable[[int, int], None]  # clusters finished, clusters in all
 
 # Registers that a kernel may read before it writes them hold all ones, by width. Reading one is no fault:
 # compilers leave a value undefined where its result will not be used (a `phi` with an undefined side).
@@ -63,7 +65,10 @@ class Grid:
         observer: Observer | None = None,
         pdl: bool = False,
         sm_count: int = SM_COUNT,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress
+        self.finished = 0  # clusters
         self.sm_count = sm_count
         self.observer = observer
         self.pdl = pdl  # launched with programmatic stream serialization
@@ -224,6 +229,9 @@ class Grid:
             if cluster.live == 0 and not cluster.in_flight:
                 self._retire(cluster)
                 self._admit()
+                self.finished += 1
+                if self.progress is not None:
+                    self.progress(self.finished, self.finished + len(self.resident) + len(self.waiting))
                 stuck = 0
                 continue
             self.resident.append(cluster)
