@@ -311,7 +311,10 @@ class Grid:
         if self.observer is not None:
             self.observer.cluster_ended(cluster)
         for cta in cluster.ctas:
-            cta.tmem.check_leaks()
+            try:
+                cta.tmem.check_leaks()
+            except Fault as fault:
+                raise fault.at(f"{cta.name}, at its end") from None
 
     # -- nothing can run ------------------------------------------------------------------------------
 
