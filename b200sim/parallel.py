@@ -1,7 +1,7 @@
 """Clusters of one launch side by side in forked processes.
 
-Only where it cannot be noticed: the clusters must not talk to each other (atomics, acquire and volatile
-accesses to global memory, cluster launch control, a cooperative launch), and all writable device memory must
+Only where it cannot be noticed: the clusters must not talk to each other (atomics, reductions, acquire
+and volatile accesses to global memory, cluster launch control), and all writable device memory must
 be mapped shared, so that every process's stores are seen. Otherwise the launch runs in this process alone.
 """
 
@@ -34,8 +34,10 @@ def run_grid(grid: Grid, processes: int) -> int:
     if count < 2 or grid.observer is not None or _clusters_communicate(grid) or not _memory_is_shared(grid):
         grid.run()
         return 1
-    children = [_Child(grid, part, count) for part in range(1, count)]
+    children: list[_Child] = []
     try:
+        for part in range(1, count):
+            children.append(_Child(grid, part, count))
         grid.keep_part(0, count)
         tell = grid.progress
         if tell is not None:  # this process's part stands for all
@@ -49,20 +51,19 @@ def run_grid(grid: Grid, processes: int) -> int:
     return count
 
 
+ORDERED = {"acquire", "release", "acq_rel", "volatile", "relaxed"}  # accesses made to be seen by others
+
+
 def _clusters_communicate(grid: Grid) -> bool:
-    for mnemonic in grid.program.opcodes():
-        words = mnemonic.split(".")
-        if words[0] == "clusterlaunchcontrol":
-            return True
-        if words[0] in ("atom", "red") and not any(word.startswith("shared") for word in words):
-            return True
-        if (
-            words[0] in ("ld", "st")
-            and "global" in words
-            and {"acquire", "release", "volatile", "relaxed"} & {*words}
-        ):
-            return True
-    return False
+    return any(_may_reach_other_clusters(mnemonic.split(".")) for mnemonic in grid.program.opcodes())
+
+
+def _may_reach_other_clusters(words: list[str]) -> bool:
+    if words[0] == "clusterlaunchcontrol" or words[:2] == ["cp", "reduce"]:
+        return True
+    if any(word.startswith("shared") for word in words):
+        return False
+    return words[0] in ("atom", "red") or (words[0] in ("ld", "st") and not ORDERED.isdisjoint(words))
 
 
 def _memory_is_shared(grid: Grid) -> bool:
