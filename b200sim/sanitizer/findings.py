@@ -1,0 +1,97 @@
+"""What was found: one entry per cause, however often it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from b200sim.sanitizer.codes import ERROR, HAZARDS, Hazard
+from b200sim.sanitizer.records import Access
+
+
+@dataclass
+class Finding:
+    """A hazard. `first` came before `second` in this run; the order in another run is open.
+
+    `message` says what is wrong in one sentence; `edge` what is missing or what to do; `detail` is the long
+    form (a deadlock's cycle). `count` is how often, `schedule` under which schedule it was found first.
+    """
+
+    code: str
+    message: str
+    first: Access | None = None
+    second: Access | None = None
+    edge: str = ""
+    detail: str = ""
+    kernel: str = ""
+    launch: int = 0
+    schedule: str = ""
+    count: int = 1
+    ctas: set[str] = field(default_factory=set)
+
+    @property
+    def hazard(self) -> Hazard:
+        return HAZARDS[self.code]
+
+    @property
+    def severity(self) -> str:
+        return self.hazard.severity
+
+    def key(self) -> Hashable:
+        """Findings with equal keys have one cause: the same instructions in the same roles."""
+        sides = tuple((a.kind, a.ins.line, a.operand) if a else None for a in (self.first, self.second))
+        return (self.code, self.kernel, sides, None if any(sides) else self.message)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "missing": self.edge,
+            "detail": self.detail,
+            "rule": f"PTX ISA {self.hazard.section}",
+            "kernel": self.kernel,
+            "launch": self.launch,
+            "schedule": self.schedule,
+            "count": self.count,
+            "ctas": sorted(self.ctas),
+            "first": self.first.as_dict() if self.first else None,
+            "second": self.second.as_dict() if self.second else None,
+        }
+
+
+class Findings:
+    """Findings by cause, worst first."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Hashable, Finding] = {}
+
+    def add(self, finding: Finding) -> None:
+        known = self._by_key.get(finding.key())
+        if known is None:
+            self._by_key[finding.key()] = finding
+            return
+        known.count += finding.count
+        known.ctas |= finding.ctas
+
+    def merge(self, other: Findings) -> None:
+        for finding in other._by_key.values():
+            self.add(finding)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(sorted(self._by_key.values(), key=lambda f: (f.severity != ERROR, f.hazard.row, -f.count)))
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self if finding.severity == ERROR]
+
+    @property
+    def notes(self) -> list[Finding]:
+        return [finding for finding in self if finding.severity != ERROR]
+
+    def codes(self) -> set[str]:
+        return {finding.code for finding in self}

@@ -1,0 +1,142 @@
+"""The observer that checks a launch: it ties the parts together and looks at how CTAs and launches end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from b200sim.machine.observer import TensorCoreWork
+from b200sim.sanitizer import codes, static
+from b200sim.sanitizer.cycle import wait_cycle
+from b200sim.sanitizer.clocks import EXECUTION
+from b200sim.sanitizer.findings import Findings
+from b200sim.sanitizer.global_shadow import GlobalShadow, Writer
+from b200sim.sanitizer.state import ClusterState, CtaState
+from b200sim.sanitizer.units import UnitEvents
+
+if TYPE_CHECKING:
+    from b200sim.faults import Fault
+    from b200sim.global_memory import Allocation
+    from b200sim.machine.asynchronous import AsyncOperation
+    from b200sim.machine.cta import Cluster
+    from b200sim.machine.grid import Grid
+    from b200sim.machine.warp import Warp
+
+
+class Sanitizer(UnitEvents):
+    """Watches one launch; what it finds goes to `findings`."""
+
+    def __init__(
+        self, findings: Findings | None = None, kernel: str = "", launch: int = 0, schedule: str = ""
+    ) -> None:
+        super().__init__(Findings() if findings is None else findings, kernel, launch, schedule)
+        self.pending = {}
+        self.places = {}
+        self.maps = {}
+        self.last_act = {}
+
+    def pending_barriers(self, operation: AsyncOperation) -> list[tuple[int, int]]:
+        given = self.pending.get(operation)
+        return [(barrier.slot, number) for barrier, number in given[1]] if given else []
+
+    # -- launch and clusters --------------------------------------------------------------------------
+
+    def launch_began(self, grid: Grid) -> None:
+        self.grid = grid
+        self.context["kernel"] = self.context["kernel"] or grid.program.kernel.name
+        self.global_shadow = GlobalShadow(grid.memory, self._global_conflict)
+        words = {word for mnemonic in grid.program.opcodes() for word in mnemonic.split(".")}
+        self.clusters_communicate = bool(words & {"atom", "red"}) or bool(words & {"acquire", "volatile"} & words)
+        for ins, register in static.of(grid.program).never_written():
+            access = None
+            self.report(
+                "uninitialised_register",
+                f"{register} is read at {ins.place()} and no path writes it before",
+                second=access,
+            )
+
+    def cluster_began(self, cluster: Cluster) -> None:
+        self.clusters[cluster] = ClusterState(cluster)
+
+    def cluster_ended(self, cluster: Cluster) -> None:
+        state = self.clusters.pop(cluster)
+        for pipe in state.pipes.values():
+            if pipe.issued > pipe.committed and pipe.last is not None:
+                self.report(
+                    "never_committed",
+                    f"{pipe.issued - pipe.committed} tcgen05 operations of this thread are covered by no commit",
+                    first=pipe.last,
+                )
+
+    def warp_exited(self, warp: Warp) -> None:
+        state, ws = self.of(warp)
+        target = state.ctas[warp.cta]
+        known = state.agents.wide(ws.now)
+        target.exit = known if target.exit is None else state.agents.join(target.exit, known)
+        target.warps_left -= 1
+        if target.warps_left == 0:
+            self._cta_exits(state, target)
+
+    def _cta_exits(self, state: ClusterState, target: CtaState) -> None:
+        assert target.exit is not None
+        over = state.agents.wide(target.exit)[EXECUTION]
+        for slot, use in target.users.items():
+            if over[slot] < use.clock:
+                self.name_stage(use)
+                self.report(
+                    "peer_exited",
+                    f"{target.cta.name} exits and nothing orders that after {use.name()} on its memory",
+                    first=use,
+                    edge=f"a thread of {target.cta.name} learns that it is over (mbarrier, wait_group, cluster "
+                    "barrier) before the last one exits",
+                )
+        for barrier in state.barriers.values():
+            if barrier.cta is target.cta and barrier.barrier.transactions:
+                self.report(
+                    "expect_tx_left_over",
+                    f"{barrier.name} still expects {barrier.barrier.transactions} bytes when its CTA exits",
+                )
+        if target.shared.unread.any():
+            self._unread(target.shared, slice(None), None)
+        if target.allocation and not target.relinquished and self.once("relinquish"):
+            self.report("tmem_contention", "the CTA never gives up its permit to allocate tensor memory")
+
+    # -- global memory --------------------------------------------------------------------------------
+
+    def _global_conflict(self, first: Writer, second: Writer, allocation: Allocation, offset: int) -> None:
+        if first.ws.agents is not second.ws.agents and self.clusters_communicate:
+            return  # clusters that synchronise through global memory: their order is not tracked
+        sides = []
+        for writer in (first, second):
+            side = self.access("st", writer.ws.warp, writer.ins, writer.slot, writer.clock, space="global")
+            side.start, side.size = allocation.address + offset, 2
+            side.facts["tensor"] = f"{allocation.name}+{offset:#x}"
+            sides.append(side)
+        self.report(
+            "global_race",
+            f"two threads write byte {offset} of {allocation.name} and nothing orders them",
+            first=sides[0],
+            second=sides[1],
+            edge="each element has one writer in a launch",
+        )
+
+    # -- faults ---------------------------------------------------------------------------------------
+
+    def faulted(self, grid: Grid, fault: Fault) -> None:
+        if fault.code == "unsupported":
+            return
+        code, detail = codes.of_fault(fault.code), ""
+        if code == "deadlock":
+            stuck = [state for state in self.clusters.values() if any(w.blocked_on for w in state.warps)]
+            detail = "\n".join(wait_cycle(stuck[0])) if stuck else ""
+            starved = [
+                b for state in stuck for b in state.barriers.values()
+                if b.barrier.pending == 0 and b.barrier.transactions
+            ]  # fmt: skip
+            if starved:
+                code = "expect_tx_mismatch"
+                detail = f"{starved[0].name}: {starved[0].barrier.describe()}\n  " + "\n  ".join(starved[0].bytes)
+        where = f" at {fault.where}" if fault.where else ""
+        self.report(code, fault.message.splitlines()[0] + where, detail=(detail or fault.message))
+
+
+__all__ = ["Sanitizer", "TensorCoreWork"]

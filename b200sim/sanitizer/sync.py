@@ -1,0 +1,185 @@
+"""Barriers: what an arrival hands on and what a wait learns (PTX ISA 9.7.13.1, 9.7.13.3, 9.7.13.15)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.sanitizer.base import Base
+from b200sim.sanitizer.clocks import EXECUTION, MEMORY, Knowledge
+from b200sim.sanitizer.records import Access
+from b200sim.sanitizer.state import BarrierState, ClusterState, NamedState, WarpState
+from b200sim.sanitizer.threads import ThreadEvents
+
+if TYPE_CHECKING:
+    from b200sim.machine.cta import Cta
+    from b200sim.machine.waiting import MBarrier, NamedBarrier
+    from b200sim.machine.warp import Warp
+    from b200sim.ptx.syntax import Instruction
+
+
+class SyncEvents(ThreadEvents, Base):
+    # -- mbarriers ------------------------------------------------------------------------------------
+
+    def mbarrier_init(self, warp: Warp, ins: Instruction, cta: Cta, offset: int) -> None:
+        state, ws = self.of(warp)
+        barrier = cta.barriers[offset]
+        slot = state.agents.slot("transactions", cta.rank, offset)
+        made = state.barriers[barrier] = BarrierState(barrier, cta, offset, slot)
+        made.init = self.access("st", warp, ins, ws.slot, ws.clock, cta=cta, start=offset, size=8)
+        cta_state = state.ctas[cta]
+        if cta_state.barrier_words is None:
+            cta_state.barrier_words = np.zeros(cta_state.shared.shape, bool)
+        cta_state.barrier_words[offset // 4 : offset // 4 + 2] = True
+
+    def mbarrier_inval(self, warp: Warp, ins: Instruction, cta: Cta, offset: int) -> None:
+        state, _ = self.of(warp)
+        words = state.ctas[cta].barrier_words
+        if words is not None:
+            words[offset // 4 : offset // 4 + 2] = False
+        state.ctas[cta].shared.forget(slice(offset // 4, offset // 4 + 2))
+
+    def mbarrier_arrive(
+        self, warp: Warp, ins: Instruction, barrier: MBarrier, arrivals: int, nbytes: int
+    ) -> None:
+        state, ws = self.of(warp)
+        target = state.barriers[barrier]
+        self.check_use(state, ws, ins, target, asynchronous=False)
+        if nbytes:
+            self._several_lanes(ws, ins, ("expect", barrier, nbytes))
+            target.bytes.append(f"{nbytes:+} by {warp.name} (expect_tx, PTX line {ins.line})")
+        if not arrivals:
+            return
+        self.settle_loads(ws, ins)
+        target.arrivers["arrive", ins.line] = warp.name
+        target.gather(state.agents, self._handed_on(ws, ins))
+        if target.cta is not warp.cta:
+            access = self.access("st", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+            state.ctas[target.cta].users[ws.slot] = access
+        ws.tick()
+
+    def _handed_on(self, ws: WarpState, ins: Instruction) -> Knowledge:
+        return ws.agents.relaxed(ws.now) if ins.has("relaxed") else ws.now
+
+    def _several_lanes(self, ws: WarpState, ins: Instruction, what: object) -> None:
+        """Called per lane: the same act of the same execution of an instruction, twice."""
+        key = (ins.line, ws.warp.executed, what)
+        if self.last_act.get(ws.warp) == key and self.once("lanes", ins.line):
+            self.report(
+                "issued_by_many_lanes",
+                f"{ins.mnemonic} is executed by several lanes of the warp with the same operands",
+                second=self.access("st", ws.warp, ins, ws.slot, ws.clock),
+                edge="one elected lane should issue it",
+            )
+        self.last_act[ws.warp] = key
+
+    last_act: dict[Warp, object]
+
+    def mbarrier_arrived(self, warp: Warp, ins: Instruction, barrier: MBarrier) -> None:
+        state, _ = self.of(warp)
+        self.check_transactions(state.barriers[barrier])
+
+    def check_transactions(self, target: BarrierState) -> None:
+        """PTX ISA 9.7.13.15.5: all arrivals are there and more bytes than were expected."""
+        barrier = target.barrier
+        if barrier.pending == 0 and barrier.transactions < 0 and self.once("tx", target.offset):
+            self.report(
+                "expect_tx_mismatch",
+                f"{-barrier.transactions} bytes more than expected have arrived at {target.name} "
+                f"in phase {barrier.phase}",
+                detail="transaction count:\n  " + "\n  ".join(target.bytes),
+            )
+
+    def mbarrier_passed(self, warp: Warp, ins: Instruction, barrier: MBarrier, phase: int) -> None:
+        state, ws = self.of(warp)
+        target = state.barriers[barrier]
+        self.check_use(state, ws, ins, target, asynchronous=False)
+        target.settle(state.agents)
+        last = ws.observed.get(barrier)
+        if last is not None and phase - last >= 2 and ins.has("parity"):
+            self.report(
+                "phase_skipped",
+                f"{warp.name} waits on {target.name} and finds phase {phase} complete; the last it saw was {last}",
+                second=self.access("ld", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8),
+                edge="nothing keeps the barrier from running ahead of this waiter",
+            )
+        ws.observed[barrier] = phase
+        self._learn(ws, ins, target.handed_on)
+
+    def _learn(self, ws: WarpState, ins: Instruction, knowledge: Knowledge | None) -> None:
+        if knowledge is None:
+            return
+        if not ins.has("relaxed"):
+            ws.synchronise(knowledge)
+            return
+        ws.withheld = knowledge if ws.withheld is None else ws.agents.join(ws.withheld, knowledge)
+        only = np.zeros_like(knowledge)
+        only[EXECUTION] = knowledge[EXECUTION]
+        ws.synchronise(only)
+
+    def check_use(
+        self, state: ClusterState, ws: WarpState, ins: Instruction, target: BarrierState, *, asynchronous: bool
+    ) -> None:
+        """PTX ISA 9.7.13.15.9, 9.7.13.4: the object must be initialised for who uses it."""
+        init = target.init
+        if init is None or init.slot == ws.slot:
+            return
+        now = state.agents.wide(ws.now)
+        use: Access | None = None
+        if now[EXECUTION, init.slot] < init.clock:
+            use = self.access("st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+            self.report(
+                "mbarrier_init_unordered",
+                f"{ins.mnemonic} uses {target.name} and nothing orders it after mbarrier.init",
+                first=init,
+                second=use,
+                edge=f"a barrier between {init.who} and {ws.warp.name} after the initialisation",
+            )
+        elif target.cta is not ws.warp.cta and not target.init_fenced:
+            if asynchronous or now[MEMORY, init.slot] < init.clock:
+                use = self.access("st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+                self.report(
+                    "mbarrier_init_not_fenced",
+                    f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its initialisation was not fenced",
+                    first=init,
+                    second=use,
+                    edge=f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier",
+                )
+
+    # -- barriers of the CTA and the cluster ----------------------------------------------------------
+
+    def barrier_arrive(self, warp: Warp, ins: Instruction, barrier: NamedBarrier) -> None:
+        state, ws = self.of(warp)
+        self.settle_loads(ws, ins)
+        named = self._named(state, warp, barrier)
+        first = named.gathered is None
+        named.gathered = ws.now if first else state.agents.join(named.gathered, ws.now)  # type: ignore[arg-type]
+        ws.tick()
+
+    def barrier_passed(self, warp: Warp, ins: Instruction, barrier: NamedBarrier, generation: int) -> None:
+        state, ws = self.of(warp)
+        ws.synchronise(self._named(state, warp, barrier).handed_on.get(generation))
+
+    def _named(self, state: ClusterState, warp: Warp, barrier: NamedBarrier) -> NamedState:
+        named = state.ctas[warp.cta].named.setdefault(barrier, NamedState())
+        if barrier.generation != named.generation:
+            if named.gathered is not None:
+                named.handed_on[named.generation] = named.gathered
+                named.handed_on.pop(named.generation - 8, None)
+            named.gathered = None
+            named.generation = barrier.generation
+        return named
+
+    def cluster_arrive(self, warp: Warp, ins: Instruction) -> None:
+        state, ws = self.of(warp)
+        self.settle_loads(ws, ins)
+        phase = warp.cta.cluster.barrier.phase
+        state.arrived[warp] = phase
+        given, known = self._handed_on(ws, ins), state.barrier_phases.get(phase)
+        state.barrier_phases[phase] = given if known is None else state.agents.join(known, given)
+        ws.tick()
+
+    def cluster_passed(self, warp: Warp, ins: Instruction) -> None:
+        state, ws = self.of(warp)
+        self._learn(ws, ins, state.barrier_phases.get(state.arrived.get(warp, -1)))

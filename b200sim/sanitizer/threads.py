@@ -1,0 +1,203 @@
+"""Accesses by threads: shared memory, global memory, tensor memory loads and stores, fences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from b200sim.sanitizer import static
+from b200sim.sanitizer.base import Base
+from b200sim.sanitizer.clocks import EXECUTION, MEMORY
+from b200sim.sanitizer.global_shadow import GlobalShadow
+from b200sim.sanitizer.shadow import rectangle, words
+from b200sim.sanitizer.state import ClusterState, WarpState
+
+if TYPE_CHECKING:
+    from b200sim.machine.cta import Cta
+    from b200sim.machine.observer import Rectangle
+    from b200sim.machine.warp import Warp
+    from b200sim.ptx.syntax import Instruction
+
+KINDS = {"read": "ld", "write": "st", "atomic": "atomic", "edit": "edit"}
+
+
+class ThreadEvents(Base):
+    global_shadow: GlobalShadow
+
+    # -- shared memory --------------------------------------------------------------------------------
+
+    def shared_access(
+        self, warp: Warp, ins: Instruction, cta: Cta, offsets: int | np.ndarray, nbytes: int, kind: str
+    ) -> None:
+        state, ws = self.of(warp)
+        ws.now = state.agents.wide(ws.now)
+        shadow = state.ctas[cta].shared
+        if isinstance(offsets, np.ndarray):
+            offsets = offsets.astype(np.int64)
+            start, size = int(offsets.min()), int(offsets.max()) + nbytes - int(offsets.min())
+            where = offsets >> 2 if nbytes <= 4 else (offsets[:, None] // 4 + np.arange(nbytes // 4)).reshape(-1)
+        else:
+            start, size, where = offsets, nbytes, words(offsets, nbytes)
+        access = self.access(
+            KINDS[kind], warp, ins, ws.slot, ws.clock, cta=cta, start=start, size=size, offsets=offsets
+        )
+        access.facts["element"] = nbytes
+        number = self.keep(access)
+        known = ws.now[MEMORY]
+        self.conflicts(state, shadow.unordered_writes(where, known), access)
+        if kind in ("read", "atomic"):
+            self._check_valid(shadow, where, offsets, nbytes, access)
+        if kind == "read":
+            shadow.read(where, ws.slot, access.clock, number)
+        else:
+            self.conflicts(state, shadow.unordered_reads(where, known), access)
+            shadow.write(where, ws.slot, access.clock, number)
+            if kind != "edit":
+                self._mark_valid(shadow, where, offsets, nbytes)
+            self.check_barrier_words(state.ctas[cta], where, access)
+        if cta is not warp.cta:
+            state.ctas[cta].users[ws.slot] = access
+
+    def _check_valid(self, shadow, where, offsets, nbytes, access) -> None:  # type: ignore[no-untyped-def]
+        if nbytes % 4:
+            bytes_ = np.asarray(offsets).reshape(-1, 1) + np.arange(nbytes)
+            missing = int(np.count_nonzero(~shadow.valid[bytes_]))
+        else:
+            missing = shadow.uninitialised(where)
+        if missing:
+            self.report(
+                "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
+            )
+
+    def _mark_valid(self, shadow, where, offsets, nbytes) -> None:  # type: ignore[no-untyped-def]
+        if nbytes % 4:
+            shadow.valid[np.asarray(offsets).reshape(-1, 1) + np.arange(nbytes)] = True
+        else:
+            shadow.valid_words[where] = 0x01010101
+
+    def check_barrier_words(self, cta_state, where, access) -> None:  # type: ignore[no-untyped-def]
+        if cta_state.barrier_words is not None and cta_state.barrier_words[where].any():
+            self.report(
+                "mbarrier_overwritten",
+                f"{access.name()} writes {access.place()}, which holds an mbarrier",
+                second=access,
+            )
+
+    # -- global memory --------------------------------------------------------------------------------
+
+    def global_access(
+        self, warp: Warp, ins: Instruction, addresses: int | np.ndarray, nbytes: int, kind: str
+    ) -> None:
+        state, ws = self.of(warp)
+        self.check_dependency(state, ws, ins, None)
+        if kind == "write":
+            self.global_shadow.written(ws, ins, addresses, nbytes)
+
+    def check_dependency(self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None) -> None:
+        """PTX ISA 9.7.12.6: what a predecessor wrote is visible only after griddepcontrol.wait."""
+        if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
+            access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
+            access.kind = "ld"
+            self.report(
+                "input_before_dependency",
+                f"{ins.mnemonic} uses global memory and nothing orders it after griddepcontrol.wait",
+                second=access,
+                edge="griddepcontrol.wait by this thread, or by one that it synchronises with, comes first",
+            )
+
+    # -- tensor memory --------------------------------------------------------------------------------
+
+    def tensor_access(self, warp: Warp, ins: Instruction, rectangles: Sequence[Rectangle], kind: str) -> None:
+        state, ws = self.of(warp)
+        reads = kind == "read"
+        if not reads:
+            self.settle_loads(ws, ins)
+        ws.now = state.agents.wide(ws.now)
+        self.note_fence(ws, ins)
+        shadow = state.ctas[warp.cta].tensor
+        if reads:
+            ws.loads += 1
+            ws.pending_loads.append((ws.loads, ins))
+            slot, clock = ws.loads_slot, ws.loads
+        else:
+            ws.stores += 1
+            slot, clock = ws.stores_slot, ws.stores
+        known = ws.now[EXECUTION]
+        for bounds in rectangles:
+            where = rectangle(*bounds)
+            access = self.access(f"tmem {'ld' if reads else 'st'}", warp, ins, slot, clock, space="tensor")
+            access.facts["rectangle"] = bounds
+            access.start, access.size = bounds[2:]
+            number = self.keep(access)
+            self.conflicts(state, shadow.unordered_writes(where, known), access)
+            if reads:
+                missing = int(np.count_nonzero(~shadow.valid[where].any(axis=1)))
+                if missing:
+                    self.report(
+                        "uninitialised_tensor_memory",
+                        f"{access.name()} reads {missing} columns of tensor memory that nobody wrote",
+                        second=access,
+                    )
+                shadow.read(where, slot, clock, number)
+            else:
+                self.conflicts(state, shadow.unordered_reads(where, known), access)
+                shadow.write(where, slot, clock, number)
+                shadow.valid[where] = True
+
+    def settle_loads(self, ws: WarpState, ins: Instruction) -> None:
+        """Loads without wait::ld count as complete once their registers were consumed (a note)."""
+        while ws.pending_loads:
+            number, load = ws.pending_loads[0]
+            if static.of(self.grid.program).still_unread(load, ins):
+                return
+            ws.pending_loads.pop(0)
+            ws.now = ws.agents.knowing(ws.now, ws.loads_slot, number)
+            if self.once("wait_ld", load.line):
+                self.report(
+                    "wait_ld_missing",
+                    "no tcgen05.wait::ld after this load; reading its registers orders it",
+                    first=self.access("tmem ld", ws.warp, load, ws.loads_slot, number, space="tensor"),
+                )
+
+    def note_fence(self, ws: WarpState, ins: Instruction) -> None:
+        if not ws.fenced_after and self.once("tcgen05 fence", ins.modifiers[0], ws.warp.index):
+            self.report(
+                "tcgen05_fence_missing",
+                f"{ins.mnemonic} after a synchronisation without tcgen05.fence::after_thread_sync",
+                second=self.access("tcgen05", ws.warp, ins, ws.slot, ws.clock, space="none"),
+            )
+
+    # -- fences ---------------------------------------------------------------------------------------
+
+    def fence(self, warp: Warp, ins: Instruction) -> None:
+        state, ws = self.of(warp)
+        if ins.opcode == "tcgen05":
+            self._tensor_fence(state, ws, ins)
+        elif ins.opcode == "griddepcontrol":
+            if ins.has("wait"):
+                ws.now = state.agents.knowing(ws.now, state.dependency_slot, 1)
+        elif ins.has("mbarrier_init"):
+            for barrier in state.barriers.values():
+                if barrier.init is not None and barrier.init.slot == ws.slot:
+                    barrier.init_fenced = True
+        elif ins.has("proxy"):
+            if ins.has("async") or ins.has("async::generic"):
+                ws.proxy_fence()
+        else:
+            ws.memory_fence()
+
+    def _tensor_fence(self, state: ClusterState, ws: WarpState, ins: Instruction) -> None:
+        agents = state.agents
+        if ins.has("wait::ld"):
+            ws.now = agents.knowing(ws.now, ws.loads_slot, ws.loads)
+            ws.pending_loads.clear()
+        elif ins.has("wait::st"):
+            ws.now = agents.knowing(ws.now, ws.stores_slot, ws.stores)
+        elif ins.has("fence::before_thread_sync"):
+            for (warp, _), pipe in state.pipes.items():
+                if warp is ws.warp:
+                    ws.now = agents.knowing(ws.now, pipe.ordered_slot, pipe.issued)
+        else:
+            ws.fenced_after = True

@@ -1,0 +1,365 @@
+"""Asynchronous work: bulk copies, the tensor core, commits, cluster launch control.
+
+An operation counts as an access from the moment it is issued, with what its issuer knew then; it is over for
+whoever learns of its completion. Its order in this run is never asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from b200sim.faults import Fault
+from b200sim.machine.observer import (
+    BulkLoad,
+    BulkStore,
+    Commit,
+    TensorCoreWork,
+    TensorLoad,
+    TensorStore,
+    TryCancel,
+)
+from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, NEVER, WRITER, Knowledge
+from b200sim.sanitizer.descriptors import DescriptorEvents
+from b200sim.sanitizer.records import Access
+from b200sim.sanitizer.shadow import SharedCells, words
+from b200sim.sanitizer.state import BarrierState, ClusterState, CtaState, WarpState
+from b200sim.sanitizer.tensor_core import TensorCoreEvents
+
+if TYPE_CHECKING:
+    from b200sim.machine.asynchronous import AsyncOperation
+    from b200sim.machine.cta import Cta
+    from b200sim.machine.warp import Warp
+    from b200sim.ptx.syntax import Instruction
+
+SPANS = {0: 0, 1: 32, 2: 64, 3: 128}  # swizzle mode of a tensor map -> bytes
+
+
+class UnitEvents(TensorCoreEvents, DescriptorEvents):
+    pending: dict[AsyncOperation, tuple[Knowledge, tuple[tuple[BarrierState, int], ...]]]
+
+    def issued(self, operation: AsyncOperation) -> None:
+        warp, ins, detail = operation.issuer, operation.ins, operation.detail
+        assert ins is not None
+        state, ws = self.of(warp)
+        self.settle_loads(ws, ins)
+        ws.now = state.agents.wide(ws.now)
+        if not isinstance(detail, (TensorStore, BulkStore)):
+            self._several_lanes(ws, ins, _same(detail))
+        if isinstance(detail, (TensorLoad, BulkLoad)):
+            self._load(state, ws, operation, detail)
+        elif isinstance(detail, (TensorStore, BulkStore)):
+            self._store(state, ws, operation, detail)
+        elif isinstance(detail, TensorCoreWork):
+            self.tensor_work(state, ws, operation, detail)
+        elif isinstance(detail, Commit):
+            self._commit(state, ws, operation, detail)
+        elif isinstance(detail, TryCancel):
+            self._try_cancel(state, ws, operation, detail)
+
+    # -- loads ----------------------------------------------------------------------------------------
+
+    def _signals(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, targets: Any
+    ) -> list[BarrierState | None]:
+        """The mbarriers of a load per receiver, each with a number for this load."""
+        assert operation.ins is not None
+        found = [self.target(state, target) for target in targets]
+        numbers: dict[int, tuple[BarrierState, int]] = {}
+        for barrier in found:
+            if barrier is not None and id(barrier) not in numbers:
+                self.check_use(state, ws, operation.ins, barrier, asynchronous=True)
+                barrier.loads += 1
+                numbers[id(barrier)] = barrier, barrier.loads
+        self.pending[operation] = ws.now, tuple(numbers.values())
+        return found
+
+    def _load(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: TensorLoad | BulkLoad
+    ) -> None:
+        ins, warp = operation.ins, ws.warp
+        assert ins is not None
+        facts: dict[str, Any] = {}
+        if isinstance(detail, TensorLoad):
+            kind, size = "tma load", _tile_bytes(detail)
+            facts = {"tensor": self.tensor_name(detail), "swizzle": SPANS[int(detail.tensor_map.swizzle)]}
+        else:
+            kind, size = "bulk load", detail.nbytes
+        if kind == "tma load" or detail.address is not None:  # type: ignore[union-attr]
+            self.check_dependency(state, ws, ins, operation.thread)
+        if isinstance(detail, BulkLoad) and detail.source is not None:
+            self._read_source(state, ws, operation, detail.source, size, "bulk store", warp.cta)
+        if detail.offset + size > len(warp.cta.smem):
+            return  # faults
+        for receiver, barrier in zip(
+            detail.receivers, self._signals(state, ws, operation, detail.signals), strict=True
+        ):
+            if barrier is None:
+                continue
+            access = self.access(
+                kind, warp, ins, barrier.slot, barrier.loads, lane=operation.thread, cta=receiver,
+                start=detail.offset, size=size, barrier=barrier.name, facts=dict(facts),
+            )  # fmt: skip
+            fills = self.fills.setdefault((receiver.name, ins.line), {})
+            fills[detail.offset] = max(size, fills.get(detail.offset, 0))
+            self.write_shared(state, ws, access, receiver)
+            barrier.arrivers[kind, ins.line] = warp.name
+        if isinstance(detail, TensorLoad):
+            self.descriptor_used(state, ws, operation, detail.map_address)
+
+    def write_shared(self, state: ClusterState, ws: WarpState, access: Access, receiver: Cta) -> None:
+        """An asynchronous write: after every use before it, through the async proxy."""
+        target = state.ctas[receiver]
+        shadow, where = target.shared, words(access.start, access.size)
+        number = self.keep(access)
+        known = ws.now[MEMORY]
+        unread = shadow.unread[where]
+        if unread.any() and access.kind != "try_cancel":
+            self._unread(shadow, where, access)
+        late = shadow.unordered_writes(where, known)
+        self.conflicts(state, late + shadow.unordered_reads(where, known), access)
+        if not late:
+            self._check_proxy(state, ws, shadow, where, access)
+        self.check_barrier_words(target, where, access)
+        shadow.write(where, access.slot, access.clock, number)
+        shadow.valid_words[where] = 0x01010101
+        shadow.unread[where] = access.kind != "try_cancel"
+        target.users[access.slot] = access
+
+    def _unread(self, shadow: SharedCells, where: Any, second: Access | None) -> None:
+        """Bytes that were loaded and that nobody read before they are overwritten, or before the CTA exits."""
+        for number in np.unique(shadow.written_by[where][shadow.unread[where]]).tolist():
+            first = self.accesses[number]
+            if first is None or not self.once("unread", first.ins.line):
+                continue
+            count = 4 * int(np.count_nonzero(shadow.unread[where] & (shadow.written_by[where] == number)))
+            if second is None and count >= first.size:
+                continue  # a whole tile too many at the end: prefetched, and nobody needed it
+            self.name_stage(first)
+            end = "overwritten" if second else "the CTA exits"
+            self.report(
+                "tile_partly_unread",
+                f"{count} of {first.size} bytes of the {first.name()} were never read until {end}",
+                first=first,
+                second=second,
+                edge="the operand descriptors, the instruction descriptor and the box of the load must fit together",
+            )
+
+    def _check_proxy(
+        self, state: ClusterState, ws: WarpState, shadow: SharedCells, where: Any, access: Access
+    ) -> None:
+        """PTX ISA 9.7.13.4: generic writes reach the async proxy only through fence.proxy.async."""
+        generic = state.agents.generic
+        for row, code in ((ASYNC, "proxy_fence_missing"), (WRITER, "proxy_fence_by_reader")):
+            ids = shadow.unordered_writes(where, np.where(generic, ws.now[row], NEVER))
+            for number in ids:
+                first = self.accesses[number]
+                if first is None or not self.once(code, first.ins.line, access.ins.line, access.operand):
+                    continue
+                self.report(
+                    code,
+                    f"{access.name()} uses shared memory that {first.name()} wrote through the generic proxy",
+                    first=first,
+                    second=access,
+                    edge=f"fence.proxy.async by {first.who} after the write and before it hands on",
+                )
+            if ids:
+                return
+
+    # -- stores ---------------------------------------------------------------------------------------
+
+    def _store(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: TensorStore | BulkStore
+    ) -> None:
+        ins, warp = operation.ins, ws.warp
+        assert ins is not None
+        self.check_dependency(state, ws, ins, operation.thread)
+        if isinstance(detail, TensorStore):
+            size = detail.tensor_map.shared_bytes
+            kind = "tma store"
+        else:
+            size, kind = detail.nbytes, "bulk store"
+        slot, number = self._read_source(state, ws, operation, detail.offset, size, kind, warp.cta)
+        ws.open_copies.append((detail.lanes, slot, number))
+        if detail.reduction is not None:
+            return
+        if isinstance(detail, TensorStore):
+            self.global_shadow.stored(ws, ins, slot, number, detail.tensor_map, tuple(detail.coords))
+            self.descriptor_used(state, ws, operation, detail.map_address, (slot, number))
+        else:
+            self.global_shadow.stored_run(ws, ins, slot, number, detail.address, detail.nbytes)
+
+    def _read_source(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, offset: int, size: int, kind: str, cta: Cta
+    ) -> tuple[int, int]:
+        """An asynchronous read of the issuer's shared memory by a bulk copy."""
+        ins = operation.ins
+        assert ins is not None
+        slot = state.agents.slot("bulk", cta.rank, ws.warp.index, operation.thread)
+        ws.now = state.agents.wide(ws.now)
+        number = ws.copies[slot] = ws.copies.get(slot, 0) + 1
+        access = self.access(
+            kind, ws.warp, ins, slot, number, lane=operation.thread, start=offset, size=size
+        )
+        if isinstance(operation.detail, TensorStore):
+            access.facts["tensor"] = self.tensor_name(operation.detail)
+        self.read_shared(state, ws, access, state.ctas[cta], words(offset, size), ws.now[MEMORY])
+        return slot, number
+
+    def read_shared(
+        self, state: ClusterState, ws: WarpState, access: Access, target: CtaState, where: Any, known: Any
+    ) -> None:
+        """An asynchronous read: after every write before it, through the async proxy."""
+        shadow = target.shared
+        number = self.keep(access)
+        late = shadow.unordered_writes(where, known)
+        if late:
+            self.conflicts(state, late, access)
+        else:
+            self._check_proxy(state, ws, shadow, where, access)
+        if shadow.uninitialised(where):
+            self.report(
+                "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
+            )
+        shadow.read(where, access.slot, access.clock, number)
+        target.users[access.slot] = access
+
+    def bulk_commit(self, warp: Warp, ins: Instruction, lanes: int) -> None:
+        _, ws = self.of(warp)
+        mine = [(slot, number) for mask, slot, number in ws.open_copies if mask & lanes]
+        ws.open_copies = [entry for entry in ws.open_copies if not entry[0] & lanes]
+        ws.copy_groups.append((lanes, mine))
+        if len(ws.copy_groups) > 64:
+            ws.copy_groups.pop(0)
+
+    def bulk_passed(self, warp: Warp, ins: Instruction, lanes: int, allowed: int, read: bool) -> None:
+        """PTX ISA 9.7.9.27.2.2. With .read the sources have been read, which is all that is asked here."""
+        state, ws = self.of(warp)
+        groups = [group for mask, group in ws.copy_groups if mask & lanes]
+        for group in groups[: len(groups) - allowed] if allowed else groups:
+            for slot, number in group:
+                ws.now = state.agents.knowing(ws.now, slot, number)
+        self.descriptors_read(state, ws, lanes, allowed)
+
+    # -- commits, cluster launch control --------------------------------------------------------------
+
+    def _commit(self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: Commit) -> None:
+        ins = operation.ins
+        assert ins is not None
+        pipe = state.pipe(ws.warp, operation.thread)
+        ws.now = state.agents.wide(ws.now)
+        if not pipe.issued and any(other.issued > other.committed for other in state.pipes.values()):
+            self.report(
+                "commit_without_work",
+                f"{ins.mnemonic} by a thread that has issued no tcgen05 operation",
+                second=self.access("st", ws.warp, ins, ws.slot, ws.clock, lane=operation.thread),
+                edge="the thread that issued the operations must commit them",
+            )
+        pipe.committed = pipe.issued
+        given = state.agents.knowing(ws.now, pipe.slot, pipe.issued)
+        targets = [found for found in (self.target(state, t) for t in detail.targets) if found is not None]
+        for target in targets:
+            self.check_use(state, ws, ins, target, asynchronous=True)
+            target.arrivers["commit", ins.line] = f"{ws.warp.name} lane {operation.thread}"
+            if target.cta is not ws.warp.cta:
+                access = self.access(
+                    "commit", ws.warp, ins, pipe.slot, pipe.issued, lane=operation.thread, cta=target.cta,
+                    start=target.offset, size=8,
+                )  # fmt: skip
+                state.ctas[target.cta].users[pipe.slot] = access
+        self.pending[operation] = given, tuple((target, 0) for target in targets)
+
+    def _try_cancel(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: TryCancel
+    ) -> None:
+        ins = operation.ins
+        assert ins is not None
+        if state.no_more_clusters:
+            self.report(
+                "clc_after_failure",
+                "try_cancel although a response said that there is no cluster left",
+                second=self.access("try_cancel", ws.warp, ins, ws.slot, ws.clock, lane=operation.thread),
+            )
+        signals = self._signals(state, ws, operation, detail.signals)
+        for receiver, barrier in zip(detail.receivers, signals, strict=True):
+            if barrier is None:
+                continue
+            access = self.access(
+                "try_cancel", ws.warp, ins, barrier.slot, barrier.loads, lane=operation.thread, cta=receiver,
+                start=detail.offset, size=16, barrier=barrier.name,
+            )  # fmt: skip
+            self.note_unfenced_readers(state, ws, receiver, access)
+            self.write_shared(state, ws, access, receiver)
+
+    def note_unfenced_readers(self, state: ClusterState, ws: WarpState, cta: Cta, access: Access) -> None:
+        """A response that a thread has read is overwritten through the async proxy."""
+        where = words(access.start, access.size)
+        for slot, (clocks, ids) in state.ctas[cta].shared.readers.items():
+            if state.agents.generic[slot] and (clocks[where] > ws.now[ASYNC, slot]).any():
+                first = self.accesses[int(ids[where].max())]
+                if first is not None and self.once("clc", first.ins.line):
+                    self.report(
+                        "clc_response_overwritten",
+                        "the response is overwritten; who read it executed no fence.proxy.async after it",
+                        first=first,
+                        second=access,
+                    )
+
+    def cancel_queried(self, warp: Warp, ins: Instruction, success: bool) -> None:
+        if not success:
+            self.of(warp)[0].no_more_clusters = True
+
+    # -- completion -----------------------------------------------------------------------------------
+
+    def performing(self, operation: AsyncOperation) -> None:
+        given = self.pending.get(operation)
+        if given is None:
+            return
+        state = self.clusters[operation.issuer.cta.cluster]
+        knowledge, targets = given
+        for target, number in targets:
+            handed_on = knowledge
+            if number:  # a load: its bytes, and those of all loads that were issued to the barrier before
+                handed_on = state.agents.knowing(knowledge, target.slot, target.land(number))
+            target.gather(state.agents, handed_on)
+
+    def performed(self, operation: AsyncOperation) -> None:
+        given = self.pending.pop(operation, None)
+        if given is None:
+            return
+        for target, number in given[1]:
+            if number:
+                detail: Any = operation.detail
+                nbytes = getattr(detail, "nbytes", 16)
+                line = operation.ins.line if operation.ins else 0
+                target.bytes.append(f"{-nbytes:+} by {operation.issuer.name} ({operation.kind}, PTX line {line})")
+                self.check_transactions(target)
+
+
+def _same(detail: Any) -> object:
+    """Equal for operations that do the same."""
+    if isinstance(detail, TensorCoreWork):
+        return detail.key
+    if isinstance(detail, TensorLoad):
+        return "load", detail.map_address, tuple(detail.coords), detail.offset
+    if isinstance(detail, BulkLoad):
+        return "bulk", detail.address, detail.source, detail.offset, detail.nbytes
+    if isinstance(detail, (Commit, TryCancel)):
+        return type(detail).__name__, getattr(detail, "offset", 0), str([o for _, o in _targets(detail)])
+    return id(detail)
+
+
+def _targets(detail: Commit | TryCancel) -> Any:
+    return detail.targets if isinstance(detail, Commit) else detail.signals
+
+
+def _tile_bytes(detail: TensorLoad) -> int:
+    """Shared memory that the box takes up; gather4 brings four rows."""
+    whole = detail.tensor_map
+    if detail.nbytes == whole.box_bytes:
+        return whole.shared_bytes
+    return detail.nbytes // whole.row_bytes * whole.pitch
+
+
+__all__ = ["EXECUTION", "Fault", "UnitEvents"]
