@@ -99,18 +99,19 @@ class Base(Observer):
                 continue
             code = classify.hazard(first, second)
             if not self.once(code, first.ins.line, second.ins.line, first.operand, second.operand):
-                self.findings.add(
-                    Finding(code, "", first, second, ctas={second.cta}, **self.context)  # type: ignore[arg-type]
-                )
+                before, after = (second, first) if first.facts.get("early") else (first, second)
+                self.findings.add(Finding(code, "", before, after, ctas={second.cta}, **self.context))  # type: ignore[arg-type]
                 continue
             for side in (first, second):
                 self.name_stage(side)
+            # A read of what nobody had written yet came too early: the write is what it should follow.
+            before, after = (second, first) if first.facts.get("early") else (first, second)
             self.report(
                 code,
-                classify.sentence(first, second),
-                first=first,
-                second=second,
-                edge=classify.missing_edge(first, second, self._commits(state, first)),
+                classify.sentence(before, after),
+                first=before,
+                second=after,
+                edge=classify.missing_edge(before, after, self._commits(state, before)),
             )
 
     def _real(self, state: ClusterState, first: Access, second: Access) -> bool:

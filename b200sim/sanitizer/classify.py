@@ -18,6 +18,8 @@ def _shared(first: Access, second: Access) -> str:
         return "clc_response_early" if not second.writes else "load_overwritten"
     if first.kind in LOADS:
         return "load_overwritten" if second.writes else "load_not_awaited"
+    if first.facts.get("early") and second.kind in LOADS:
+        return "load_not_awaited"
     if first.kind in PIPELINED:
         return "stage_overwritten"
     if first.kind in STORES:
@@ -32,6 +34,8 @@ def _tensor(first: Access, second: Access) -> str:
         return "tmem_freed_in_use"
     if first.kind == "tmem st":
         return "tmem_store_not_awaited"
+    if first.facts.get("early") and second.kind in PIPELINED:
+        return "tmem_before_commit"
     if first.kind == "tmem ld":
         return "tmem_overwritten_while_loading"
     return "tmem_race" if second.kind in PIPELINED else "tmem_before_commit"

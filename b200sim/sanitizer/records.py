@@ -39,6 +39,8 @@ class Access:
 
     @property
     def writes(self) -> bool:
+        if self.kind in PIPELINED:
+            return self.operand in ("D", "destination")
         return self.kind not in ("ld", "tma store", "bulk store", "tmem ld")
 
     @property
@@ -60,6 +62,8 @@ class Access:
         return self.ins.mnemonic if self.kind in GENERIC else self.kind
 
     def place(self) -> str:
+        if self.space == "none" or not self.size:
+            return ""
         if self.space == "tensor":
             lane, lanes, column, columns = self.facts.get("rectangle", (0, 0, self.start, self.size))
             return (

@@ -97,8 +97,11 @@ class Sanitizer(UnitEvents):
                 )
         if target.shared.unread.any():
             self._unread(target.shared, slice(None), None)
-        if target.allocation and not target.relinquished and self.once("relinquish"):
-            self.report("tmem_contention", "the CTA never gives up its permit to allocate tensor memory")
+        if target.shares_sm and not target.relinquished and self.once("relinquish"):
+            self.report(
+                "tmem_contention",
+                "the CTA never executes tcgen05.relinquish_alloc_permit: a CTA on the same SM waits until it exits",
+            )
 
     # -- global memory --------------------------------------------------------------------------------
 

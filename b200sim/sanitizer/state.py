@@ -169,6 +169,7 @@ class CtaState:
         self.barrier_words: np.ndarray | None = None  # words that belong to mbarriers
         self.allocation: dict[int, Access] = {}
         self.relinquished = False
+        self.shares_sm = False  # it allocates, and another CTA fits beside it
 
 
 class ClusterState:

@@ -166,6 +166,7 @@ class TensorCoreEvents(SyncEvents):
         grid = self.grid
         shared = grid.shared_end - 0x400
         resident = min(228 * 1024 // (shared + 1024), 2048 // max(grid.threads_per_cta, 1), 32)
+        target.shares_sm = resident > 1
         if resident > 1 and columns * 2 > 512 and self.once("contention"):
             self.report(
                 "tmem_contention",

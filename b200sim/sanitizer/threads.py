@@ -67,6 +67,7 @@ class ThreadEvents(Base):
         else:
             missing = shadow.uninitialised(where)
         if missing:
+            access.facts["early"] = True
             self.report(
                 "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
             )
@@ -135,6 +136,7 @@ class ThreadEvents(Base):
             if reads:
                 missing = int(np.count_nonzero(~shadow.valid[where].any(axis=1)))
                 if missing:
+                    access.facts["early"] = True
                     self.report(
                         "uninitialised_tensor_memory",
                         f"{access.name()} reads {missing} columns of tensor memory that nobody wrote",

@@ -219,6 +219,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         else:
             self._check_proxy(state, ws, shadow, where, access)
         if shadow.uninitialised(where):
+            access.facts["early"] = True
             self.report(
                 "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
             )
