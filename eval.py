@@ -11,6 +11,7 @@ The official runner calls it as `POPCORN_FD=n [POPCORN_SEED=s] python eval.py MO
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -32,9 +33,13 @@ unpack_flat_package(Path(__file__).resolve().parent)
 from evaluator.options import DEVICES, MODES, Options  # noqa: E402
 from evaluator.verdict import ExitCode  # noqa: E402
 
+#: Names the descriptor of what the process hands to itself when it starts again.
+HANDED_ON = "NVFP4_EVAL_HANDED_ON"
+
 
 def main(arguments: list[str]) -> int:
-    if (arguments and not arguments[0].startswith("-")) or "POPCORN_FD" in os.environ:
+    official = {"POPCORN_FD", HANDED_ON} & os.environ.keys()
+    if (arguments and not arguments[0].startswith("-")) or official:
         return official_form(arguments)
     options = parse(arguments)
     from evaluator import session
@@ -55,6 +60,7 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
             only=tuple(arguments.only),
             timeout=arguments.timeout,
             jobs=arguments.jobs,
+            seed=arguments.seed,
         )
     )
     return session.finish(run, session.exit_code(run), arguments.json)
@@ -62,7 +68,8 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
 
 def official_form(arguments: list[str]) -> int:
     """`eval.py MODE CASES.txt`, results as `key: value` lines on the descriptor POPCORN_FD."""
-    fd = os.environ.pop("POPCORN_FD", "")
+    secrets = take_secrets()
+    fd = secrets.get("POPCORN_FD", "")
     if not fd.isdecimal():
         print("POPCORN_FD is not set; for use by hand see eval.py --help", file=sys.stderr)
         return ExitCode.NO_FD
@@ -70,7 +77,7 @@ def official_form(arguments: list[str]) -> int:
     if options is None:
         return ExitCode.USAGE
     os.set_inheritable(int(fd), False)
-    secret = os.environ.pop("POPCORN_SEED", "")
+    secret = secrets.get("POPCORN_SEED", "")
     from evaluator import official, session
 
     def action() -> ExitCode:
@@ -83,6 +90,28 @@ def official_form(arguments: list[str]) -> int:
 
     with session.nothing_left_behind():
         return session.guarded(action)
+
+
+def take_secrets() -> dict[str, str]:  # noqa: RET503
+    """POPCORN_*, taken out of this process's environment, the copy in /proc/<pid>/environ included.
+
+    That copy is what the process was started with and cannot be edited, so the process starts itself again
+    without them; they wait in an anonymous file whose descriptor is the only thing handed on.
+    """
+    if HANDED_ON in os.environ:
+        with os.fdopen(int(os.environ.pop(HANDED_ON)), "rb") as file:
+            file.seek(0)
+            secrets: dict[str, str] = json.loads(file.read())
+        return secrets
+    secrets = {key: value for key, value in os.environ.items() if key.startswith("POPCORN_")}
+    if not secrets or not hasattr(os, "memfd_create"):
+        for key in secrets:
+            del os.environ[key]
+        return secrets
+    fd = os.memfd_create("handed on", 0)
+    os.write(fd, json.dumps(secrets).encode())
+    kept = {key: value for key, value in os.environ.items() if key not in secrets}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept | {HANDED_ON: str(fd)})
 
 
 def parse_official(arguments: list[str]) -> argparse.Namespace | None:
@@ -114,8 +143,9 @@ modes
   profile      counters of every launch, and where the simulation's time goes
 
 verdicts
-  PASS, WRONG_RESULT, BAD_OUTPUT (structure), INPUT_CHANGED, IMPORT_ERROR, NO_ENTRY, RAISED, EXITED, TIMEOUT,
-  CRASHED, FAULT (the simulated GPU stopped the kernel), PROTOCOL, NOT_RUN
+  PASS, WRONG_RESULT, BAD_OUTPUT (structure), INPUT_CHANGED, UNFAIR (replayed, deferred, patched, ...),
+  IMPORT_ERROR, NO_ENTRY, RAISED, EXITED, TIMEOUT, CRASHED, FAULT (the simulated GPU stopped the kernel),
+  PROTOCOL, NOT_RUN. Where a reason says more it follows in brackets: WRONG_RESULT (E_NONFINITE)
 
 exit codes
   0 all passed · 2 wrong usage · 110 no such device · 111 POPCORN_FD missing (official form) ·
@@ -163,6 +193,11 @@ official form
         metavar="S",
         help="seconds until an unanswered case counts as hung "
         "(default: the task's test_timeout and ranked_timeout; 900 for a simulated benchmark)",
+    )
+    add(
+        "--seed",
+        metavar="KEY",
+        help="draw the seeds of an earlier run again (every report ends with its key)",
     )
     add(
         "--jobs",

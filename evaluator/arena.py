@@ -128,7 +128,7 @@ class Arena:
     """The judge's side of the shared memory of one case."""
 
     def __init__(self, data: Groups) -> None:
-        """Lay out `data` and copy it in. Scratch is twice what the `c` tensors need, and some more."""
+        """Lay out `data` and copy it in. Scratch is five times what the `c` tensors need, and some more."""
         self.problem_sizes = [tuple(int(x) for x in sizes) for sizes in data[3]]
         self.placed: list[Placed] = []
         offset = 0
@@ -139,7 +139,7 @@ class Arena:
             offset += -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
         self.scratch = offset
         outputs = sum(p.nbytes for p in self.placed if p.role == "c")
-        self.size = self.scratch + 2 * outputs + (1 << 20)
+        self.size = self.scratch + 5 * outputs + (1 << 20)
         self.fd = os.memfd_create("case", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.size)
         fcntl.fcntl(self.fd, _ADD_SEALS, _FIXED_SIZE)

@@ -10,12 +10,17 @@ from typing import Any, Protocol
 import torch
 
 from evaluator.arena import HOST_ROLES, MappedArena, Placed
+from evaluator.clocks import Clock, CudaClock, HostClock
 
 
 class Device(Protocol):
     """What the worker needs of a device."""
 
     name: str
+    clock: Clock
+
+    def poison_free_memory(self, sizes: list[int], word: int) -> None:
+        """Let blocks of these sizes in bytes hold `word` where the next allocation is likely to find them."""
 
     def in_host_memory(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor's bytes are this process's own memory."""
@@ -46,6 +51,12 @@ class CpuDevice:
     """Plain torch tensors on the host, for submissions written in torch alone."""
 
     name = "cpu"
+
+    def __init__(self) -> None:
+        self.clock: Clock = HostClock()
+
+    def poison_free_memory(self, sizes: list[int], word: int) -> None:
+        _fill_and_free(sizes, word, "cpu")
 
     def in_host_memory(self, tensor: torch.Tensor) -> bool:
         return True
@@ -79,8 +90,12 @@ class SimulatedB200(CpuDevice):
     name = "sim"
 
     def __init__(self, processes: int) -> None:
+        super().__init__()
         self.device: Any = importlib.import_module("b200sim.device").SimulatedDevice(processes=processes)
         self._taken = 0
+
+    def poison_free_memory(self, sizes: list[int], word: int) -> None:
+        pass  # the simulator's own allocations never reuse freed contents
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
         context: contextlib.AbstractContextManager[Any] = self.device
@@ -110,6 +125,15 @@ class CudaDevice:
 
     name = "cuda"
 
+    def __init__(self) -> None:
+        torch.zeros(
+            1, device="cuda"
+        )  # a driver that cannot work here says so before the submission is loaded
+        self.clock: Clock = CudaClock()
+
+    def poison_free_memory(self, sizes: list[int], word: int) -> None:
+        _fill_and_free(sizes, word, "cuda")
+
     def in_host_memory(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == "cpu"
 
@@ -137,6 +161,13 @@ class CudaDevice:
 
     def take_launches(self) -> list[dict[str, Any]]:
         return []
+
+
+def _fill_and_free(sizes: list[int], word: int, where: str) -> None:
+    """Two blocks of every size hold `word` when the allocator gets them back."""
+    blocks = [torch.empty(size // 2, dtype=torch.int16, device=where) for size in sizes for _ in range(2)]
+    for block in blocks:
+        block.fill_(word)
 
 
 def open_device(name: str, processes: int) -> Device:

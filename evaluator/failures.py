@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from evaluator.reasons import Reason
 from evaluator.verdict import Status
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -32,6 +33,7 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
         message = f"the submission called sys.exit({error.code!r}) {when}"
         return _failed(Status.EXITED, message, detail)
     status = Status.IMPORT_ERROR if importing else Status.RAISED
+    code = _device_trouble(error)
     text = readable(_message_of(error), submission)
     first = next((line for line in text.splitlines() if line.strip()), "")
     name = type(error).__name__
@@ -39,7 +41,18 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
     root = _chain(error)[-1]
     if root is not error:
         message += f" (from {type(root).__name__}: {readable(_message_of(root), submission)})"
-    return _failed(status, message, detail)
+    return _failed(status, message, detail, code)
+
+
+def _device_trouble(error: BaseException) -> str:
+    """The reason code of an error that is about memory or a GPU left in a failed state; "" for any other."""
+    text = _message_of(error)
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in text:
+        return Reason.OUT_OF_MEMORY.value
+    if name == "AcceleratorError" or "CUDA error" in text or "CUDA_ERROR" in text:
+        return Reason.DEVICE_ERROR.value
+    return ""
 
 
 def _launch_site(error: BaseException, submission: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -15,7 +17,7 @@ from pathlib import Path
 from evaluator import processes
 from evaluator.arena import Arena
 from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
-from evaluator.messages import Failed, Loaded, Progress, Reply, parse_reply
+from evaluator.messages import Failed, Loaded, Progress, Reply, Started, parse_reply
 from evaluator.verdict import Status, Verdict
 
 #: How long Python, torch and the simulator may take to start; not the submission's fault, and not its time.
@@ -44,10 +46,11 @@ class WorkerFailure(Exception):
 class Worker:
     """One process that loads the submission and answers `request`s. Not thread-safe except for `kill`."""
 
-    def __init__(self, place: Path, device: str, processes_each: int) -> None:
-        """Start the process and, without waiting, tell it to load the submission."""
+    def __init__(self, place: Path, device: str, processes_each: int, level: str = "full") -> None:
+        """Start the process, isolated as `isolation.LEVELS` says; without waiting, tell it to load."""
         self.submission = place / "code" / "submission.py"
         self.tag = uuid.uuid4().hex
+        private = processes.private_folder(place, self.tag)
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -57,9 +60,11 @@ class Worker:
                     device,
                     str(processes_each),
                     str(self.submission),
+                    level,
+                    str(private),
                 ),
                 cwd=place / "code",
-                env=processes.environment(place, device, self.tag),
+                env=processes.environment(private, device, self.tag),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -70,14 +75,16 @@ class Worker:
         self.output = processes.Tail(self.process.stdout)
         self.channel = Channel(ours)
         self.loaded: Loaded | None = None
-        self._load_sent = False
+        self.isolation: dict[str, str] | None = None
+        self._own_processes: set[int] = set()
+        self._number = 0
         with contextlib.suppress(ChannelClosed):  # found out when the answer is awaited
-            self.channel.send({"do": "load"})
+            self._send({"do": "load"})
 
     def wait_loaded(self, limit: float) -> Loaded:
         """The answer to `load`. Raises `WorkerFailure`."""
         if self.loaded is None:
-            self._wait_started(max(_START_SECONDS, limit))
+            self.wait_started(limit)
             reply = self._answer(limit, "while it was imported", lambda _: None)
             if isinstance(reply, Failed):
                 self.kill()
@@ -87,13 +94,30 @@ class Worker:
             self.loaded = reply
         return self.loaded
 
-    def _wait_started(self, limit: float) -> None:
-        """Until the worker's own imports are over. The submission had no part in a failure here."""
-        try:
-            self._answer(limit, "while the worker started", lambda _: None)
-        except WorkerFailure as failure:
-            verdict = failure.verdict
-            raise WorkerFailure(Verdict(Status.JUDGE_ERROR, verdict.message, verdict.detail)) from None
+    def wait_started(self, limit: float) -> dict[str, str]:
+        """Until the worker's own imports are over; how it is isolated. Raises `WorkerFailure`.
+
+        The submission has no part in a failure here.
+        """
+        if self.isolation is None:
+            try:
+                number, self._number = self._number, 0
+                reply = self._answer(max(_START_SECONDS, limit), "while the worker started", lambda _: None)
+                self._number = number
+            except WorkerFailure as failure:
+                verdict = failure.verdict
+                raise WorkerFailure(Verdict(Status.JUDGE_ERROR, verdict.message, verdict.detail)) from None
+            self.isolation = reply.isolation if isinstance(reply, Started) else {}
+            self._own_processes = set(processes.descendants(self.process.pid))
+        return self.isolation
+
+    def survivors(self) -> list[str]:
+        """Command names of living processes that the submission started."""
+        return [
+            processes.command_name(pid)
+            for pid in processes.descendants(self.process.pid)
+            if pid not in self._own_processes
+        ]
 
     def request(
         self,
@@ -108,13 +132,28 @@ class Worker:
         returned: the process lives on.
         """
         try:
+            if select.select([self.channel.socket], [], [], 0)[0]:
+                raise self._unasked()
             if arena is None:
-                self.channel.send(command)
+                self._send(command)
             else:
-                self.channel.send({**command, **arena.message()}, arena.fd)
+                self._send({**command, **arena.message()}, arena.fd)
         except ChannelClosed:
             raise self._ended("before custom_kernel was called") from None
         return self._answer(limit, "in custom_kernel", on_progress)
+
+    def _send(self, command: dict[str, object], fd: int | None = None) -> None:
+        """Every command has a number that nobody can guess, so that no answer can be given in advance."""
+        self._number = secrets.randbits(60)
+        self.channel.send({**command, "id": self._number}, fd)
+
+    def _unasked(self) -> WorkerFailure:
+        """What to make of bytes, or of the end, where no answer was due."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.2)
+        if self.process.poll() is not None:
+            return self._ended("after custom_kernel had returned")
+        return self._tampered("it spoke without being asked, or closed its channel")
 
     def kill(self) -> None:
         """End the process and everything it started. May be called from any thread, more than once."""
@@ -129,7 +168,7 @@ class Worker:
         deadline = time.monotonic() + limit
         while True:
             try:
-                reply = parse_reply(self.channel.receive(deadline))
+                reply = parse_reply(self.channel.receive(deadline), self._number)
             except ChannelTimeout:
                 raise self._timed_out(limit, where) from None
             except ChannelClosed:

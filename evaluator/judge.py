@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from evaluator import measure, problem, speed_of_light
+from evaluator import conduct, measure, problem, speed_of_light
 from evaluator.arena import Arena
 from evaluator.cases import Case
+from evaluator.defences import Ledger
 from evaluator.handle import Worker, WorkerFailure
 from evaluator.messages import Failed, Ran
+from evaluator.probe import Probe
 from evaluator.results import CaseResult
+from evaluator.seeds import Seeds
 from evaluator.verdict import Status, Verdict
 
 #: A worker is kept after these; after anything else the next case gets a fresh process.
@@ -40,19 +43,32 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One case to do, with its time limit; `timing` asks for measured windows (CUDA only)."""
+    """One case to do, with its time limit; `timing` asks for measured windows (CUDA only).
+
+    `probe`: over how many inputs the case is probed after its first call; 0: not at all.
+    """
 
     result: CaseResult
     limit: float
     timing: measure.Timing | None = None
+    probe: int = 0
 
 
 class Judge:
     """Runs jobs against one submission on one device."""
 
-    def __init__(self, place: Path, device: str, observer: Observer) -> None:
+    def __init__(
+        self,
+        place: Path,
+        device: str,
+        observer: Observer,
+        ledger: Ledger | None = None,
+        seeds: Seeds | None = None,
+    ) -> None:
         self.place, self.device, self.observer = place, device, observer
+        self.ledger, self.seeds = ledger or Ledger(), seeds or Seeds()
         self.versions: dict[str, str] = {}
+        self._level = "full"
         self._queue: list[Job] = []
         self._workers: set[Worker] = set()
         self._processes_each = 1
@@ -105,9 +121,16 @@ class Judge:
         with self._lock:
             if self._stopping:
                 raise WorkerFailure(Verdict(Status.NOT_RUN, "the run was stopped"))
-            worker = Worker(self.place, self.device, self._processes_each)
+            worker = Worker(self.place, self.device, self._processes_each, self._level)
             self._workers.add(worker)
             return worker
+
+    def isolate_less(self) -> bool:
+        """After a worker that could not start: whether the next one shall be isolated less."""
+        with self._lock:
+            lowered = self._level != "plain" and self.device == "cuda"
+            self._level = "plain"
+            return lowered
 
     def retire_worker(self, worker: Worker) -> None:
         worker.close()
@@ -157,9 +180,22 @@ class Lane:
             loaded = self._wait_loaded(worker, job)
             if loaded is not None:
                 return loaded
+            worker = self._ready_worker(result)
             tell: Callable[[str], None] = lambda text: self._stage(result, text)  # noqa: E731
-            return measure.Measurement(worker, self.judge.device, result, job.limit, tell).run(job.timing)
-        return self._verify(worker, job)
+            measured = measure.Measurement(worker, self.judge.device, result, job.limit, tell).run(job.timing)
+            return measured if not measured.passed else self._probe(worker, job)
+        verified = self._verify(worker, job)
+        return verified if not verified.passed else self._probe(worker, job)
+
+    def _probe(self, worker: Worker, job: Job) -> Verdict:
+        if not job.probe:
+            return Verdict(Status.PASS)
+        self._stage(job.result, "probing")
+        with Clock(job.result, "probe"):
+            probe = Probe(worker, self.judge.device, job.result.case, self.judge.seeds, job.limit)
+            verdict = probe.run(job.probe)
+        job.result.probed = job.probe
+        return verdict
 
     def _verify(self, worker: Worker, job: Job) -> Verdict:
         result = job.result
@@ -173,25 +209,27 @@ class Lane:
             refused = self._wait_loaded(worker, job)
             if refused is not None:
                 return refused
+            worker = self._ready_worker(result)
             self._stage(result, "running")
             with Clock(result, "run"):
                 reply = worker.request(
-                    {"do": "run", "limit": 0.9 * job.limit},
+                    {"do": "run", "limit": 0.9 * job.limit, "word": poison},
                     job.limit,
                     arena,
                     lambda text: self._stage(result, f"running {text}"),
                 )
             if isinstance(reply, Failed):
                 result.launches = reply.launches
-                return Verdict(reply.status, reply.message, reply.detail)
+                return conduct.failed(reply)
             if not isinstance(reply, Ran):
                 return Verdict(Status.PROTOCOL, "the worker broke the protocol: expected `ran`")
             result.launches = reply.launches
+            alive = conduct.survivors(worker.survivors())
             self._stage(result, "checking")
             with Clock(result, "check"):
                 checked = problem.check(data, arena, reply, poison, self.judge.device)
             result.elements, result.inexact = checked.elements, checked.inexact
-            return checked.verdict
+            return alive or checked.verdict
         finally:
             arena.close()
 
@@ -207,12 +245,29 @@ class Lane:
             self._stage(job.result, "loading the submission")
             try:
                 with Clock(job.result, "load"):
-                    loaded = worker.wait_loaded(job.limit)
+                    loaded = self._started(worker, job).wait_loaded(job.limit)
             except WorkerFailure as failure:
                 self.refusal = failure.verdict
                 return failure.verdict
             self.judge.versions.update(loaded.versions)
+            foul = conduct.patched(loaded.conduct)
+            if foul:
+                self.refusal = foul
+            return foul
         return None
+
+    def _started(self, worker: Worker, job: Job) -> Worker:
+        """The worker when its own imports are over; another one, isolated less, if the device needs that."""
+        try:
+            self.judge.ledger.take(worker.wait_started(job.limit))
+            return worker
+        except WorkerFailure:
+            if not self.judge.isolate_less():
+                raise
+        self._retire()
+        worker = self._ready_worker(job.result)
+        self.judge.ledger.take(worker.wait_started(job.limit))
+        return worker
 
     def _stage(self, result: CaseResult, text: str) -> None:
         self.judge.observer.stage(self.number, result, text)
@@ -238,10 +293,13 @@ class Clock:
 
 
 def jobs_for(
-    cases: tuple[Case, ...], limit: Callable[[Case], float], timing: measure.Timing | None
+    cases: tuple[Case, ...],
+    limit: Callable[[Case], float],
+    timing: measure.Timing | None,
+    probes: Callable[[Case], int] = lambda _: 0,
 ) -> list[Job]:
-    """One job per case; only benchmark cases are timed."""
+    """One job per case; only benchmark cases are timed. `probes` says over how many inputs each is probed."""
     return [
-        Job(CaseResult(case, index), limit(case), timing if case.kind == "benchmark" else None)
+        Job(CaseResult(case, index), limit(case), timing if case.kind == "benchmark" else None, probes(case))
         for index, case in enumerate(cases)
     ]

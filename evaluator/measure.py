@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator import problem, timing
-from evaluator.arena import Arena, Groups
+from evaluator import conduct, problem, timing
+from evaluator.arena import Arena
 from evaluator.handle import Worker, WorkerFailure
-from evaluator.messages import Done, Failed, Ran, Reply, Window
+from evaluator.messages import Collected, Done, Ran, Reply, Window
+from evaluator.probe import Content, Stop, expect
 from evaluator.results import CaseResult
 from evaluator.timing import Effort, Stats
 from evaluator.verdict import Status, Verdict
@@ -30,23 +31,6 @@ BENCHMARK = Timing(timing.BENCHMARK_WARMUP, timing.BENCHMARK, warmup_all=False)
 RANKED = Timing(timing.RANKED_WARMUP, timing.RANKED, warmup_all=True)
 
 
-class _Stop(Exception):
-    """Ends a measurement with a verdict."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.message)
-        self.verdict = verdict
-
-
-@dataclass
-class _Slot:
-    """One of the window's inputs: the judge's copy, the shared memory, the ground truth."""
-
-    data: Groups
-    arena: Arena
-    truth: problem.Truth
-
-
 class Measurement:
     """Official timing of one case: 15 inputs, a correctness pass on other copies, then windows.
 
@@ -59,7 +43,8 @@ class Measurement:
         self, worker: Worker, device: str, result: CaseResult, limit: float, tell: Callable[[str], None]
     ) -> None:
         self.worker, self.device, self.result, self.limit, self.tell = worker, device, result, limit, tell
-        self.slots: list[_Slot] = []
+        self.slots: list[Content] = []
+        self.host_nanoseconds: list[float] = []  # launch cost per call, as the worker saw it
 
     def run(self, plan: Timing) -> Verdict:
         """Fills in the result's statistics; the verdict of all checks made on the way."""
@@ -71,66 +56,76 @@ class Measurement:
             stats: Stats = timing.repeat(lambda i: self._window(i, plan.effort.recheck), plan.effort)
             self.result.stats = stats
             return Verdict(Status.PASS)
-        except _Stop as stop:
+        except Stop as stop:
             return stop.verdict
         finally:
             self._clean_up()
 
     def _prepare(self) -> None:
-        exact = elements = 0
+        inexact = elements = 0
         for index, seed in enumerate(timing.seeds(self.result.case.seed)):
             self.tell(f"input and check {index + 1} of {timing.CALLS_PER_WINDOW}")
             data = problem.generate(self.result.case.with_seed(seed), self.device)
-            slot = _Slot(data, Arena(data), problem.Truth(data))
+            slot = Content(data, Arena(data), problem.Truth(data))
             self.slots.append(slot)
             self._expect(Done, {"do": "hold", "slot": index}, slot.arena)
             poison = problem.poison_word()
             slot.arena.poison_outputs(poison)
-            ran = self._expect(Ran, {"do": "run", "limit": self.limit}, slot.arena)
+            command: dict[str, object] = {"do": "run", "limit": self.limit, "word": poison}
+            ran = self._expect(Ran, command, slot.arena)
             assert isinstance(ran, Ran)
             checked = problem.check(data, slot.arena, ran, poison, self.device, slot.truth)
             elements += checked.elements
-            exact += checked.inexact or 0
+            inexact += checked.inexact or 0
             self._require(checked)
-        self.result.elements, self.result.inexact = elements, exact
+        self.result.elements, self.result.inexact = elements, inexact
 
     def _window(self, index: int, recheck: bool) -> float:
         self.tell(f"window {index + 1}")
         slots = list(range(len(self.slots)))
         poison = problem.poison_word()
-        if recheck:
-            self._expect(Done, {"do": "refill", "slots": slots, "word": poison})
-        command = {"do": "window", "slots": slots, "collect": recheck, "flush": "auto"}
-        window = self._expect(Window, command)
+        # The worker cannot tell a window that is checked from one that is not: the question comes afterwards.
+        self._expect(Done, {"do": "refill", "slots": slots, "word": poison})
+        window = self._expect(Window, window_command(slots, self.limit, flush="official"))
         assert isinstance(window, Window)
+        foul = conduct.patched(window.conduct) or conduct.persisting(window.conduct)
+        if foul:
+            raise Stop(foul)
         self.result.flush = window.flush
+        self.host_nanoseconds.append(window.host_nanoseconds / len(slots))
         if recheck:
-            if len(window.outputs) != len(self.slots):
-                raise _Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
-            for slot, ran in zip(self.slots, window.outputs, strict=True):
-                self._require(
-                    problem.check(slot.data, slot.arena, ran, poison, self.device, slot.truth, False)
-                )
-        return window.nanoseconds
+            self._recheck(poison)
+        return window.nanoseconds / len(slots)
+
+    def _recheck(self, poison: int) -> None:
+        collected = self._expect(Collected, {"do": "collect"})
+        assert isinstance(collected, Collected)
+        if len(collected.outputs) != len(self.slots):
+            raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
+        for slot, ran in zip(self.slots, collected.outputs, strict=True):
+            self._require(problem.check(slot.data, slot.arena, ran, poison, self.device, slot.truth, False))
 
     def _expect(self, kind: type[Reply], command: dict[str, object], arena: Arena | None = None) -> Reply:
-        reply = self.worker.request(command, self.limit, arena)
-        if isinstance(reply, Failed):
-            raise _Stop(Verdict(reply.status, reply.message, reply.detail))
-        if not isinstance(reply, kind):
-            raise _Stop(Verdict(Status.PROTOCOL, f"the worker broke the protocol: expected {kind.__name__}"))
-        return reply
+        return expect(self.worker, kind, command, self.limit, arena)
 
     def _require(self, checked: problem.Checked) -> None:
         if not checked.verdict.passed:
             self.result.elements, self.result.inexact = checked.elements, checked.inexact
-            raise _Stop(checked.verdict)
+            raise Stop(checked.verdict)
 
     def _clean_up(self) -> None:
         for slot in self.slots:
             slot.arena.close()
-        self.slots = []
         with contextlib.suppress(WorkerFailure):  # a dead worker holds nothing
-            self.worker.request({"do": "drop"}, self.limit)
+            self.worker.request({"do": "drop", "slots": list(range(len(self.slots)))}, self.limit)
+        self.slots = []
         if self.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def window_command(
+    slots: list[int], limit: float, flush: str = "none", copy: str = "none", hold: bool = False
+) -> dict[str, object]:
+    """A `window` over `slots` with nothing staged; the words are those of `serving` and `clocks`."""
+    command: dict[str, object] = {"do": "window", "slots": slots, "staged": [-1] * len(slots)}
+    return {**command, "copy": copy, "flush": flush, "hold": hold, "limit": limit}

@@ -7,6 +7,7 @@ is cut. A reply that does not parse is a `BadMessage`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,8 @@ class Output:
     """One returned object: its type, and for a plain tensor its structure and where its bytes lie.
 
     `alias` names the input tensor (index in arena order) in whose memory it lies, with the byte offset there.
+    `offset` is where the arena holds the bytes as they were when custom_kernel returned, `settled` those
+    after all work had ended.
     """
 
     type: str
@@ -40,10 +43,28 @@ class Output:
     alias: tuple[int, int] | None = None
     offset: int = 0
     nbytes: int = 0
+    settled: int = 0
 
     @property
     def is_tensor(self) -> bool:
         return self.type == "torch.Tensor"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What the worker saw of the submission's doings besides its result."""
+
+    patched: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()
+    late_nanoseconds: float = 0.0
+    persisting: int = 0
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker is isolated and ready; "" for every defence that is on, else why it is off."""
+
+    isolation: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,7 @@ class Loaded:
 
     seconds: float
     versions: dict[str, str]
+    conduct: Conduct = Conduct()
 
 
 @dataclass(frozen=True)
@@ -62,15 +84,25 @@ class Ran:
     outputs: tuple[Output, ...]
     seconds: float
     launches: tuple[dict[str, Counter], ...] = ()
+    conduct: Conduct = Conduct()
 
 
 @dataclass(frozen=True)
 class Window:
-    """One timed window of calls, as the worker's clock saw it."""
+    """One timed window of calls, as the worker's clock saw it: all of it, and the host's part of it."""
 
     nanoseconds: float
+    host_nanoseconds: float
     flush: str
-    outputs: tuple[Ran, ...] = ()
+    conduct: Conduct
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the last window's calls returned, in their order."""
+
+    outputs: tuple[Ran, ...]
+    launches: tuple[dict[str, Counter], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,33 +128,53 @@ class Failed:
     launches: tuple[dict[str, Counter], ...] = field(default=())
 
 
-Reply = Loaded | Ran | Window | Progress | Done | Failed
+Reply = Started | Loaded | Ran | Window | Collected | Progress | Done | Failed
 
 
-def parse_reply(message: dict[str, Any]) -> Reply:
-    """One reply of a worker. Raises `BadMessage` naming the field."""
+def parse_reply(message: dict[str, Any], number: int | None = None) -> Reply:
+    """One reply of a worker, to the command `number` if given. Raises `BadMessage` naming the field."""
+    if number is not None and _integer(message.get("id"), "id") != number:
+        raise BadMessage("an answer to a command that was not given")
     kind = message.get("is")
-    if kind == "loaded":
-        versions = message.get("versions")
-        if not isinstance(versions, dict) or len(versions) > 16:
-            raise BadMessage("loaded.versions is not a small object")
-        return Loaded(_seconds(message), {_text(k, 40): _text(v, 200) for k, v in versions.items()})
-    if kind == "ran":
-        return _ran(message)
-    if kind == "window":
-        runs = message.get("outputs", [])
-        if not isinstance(runs, list) or len(runs) > 256:
-            raise BadMessage("window.outputs is not a short list")
-        return Window(
-            _number(message, "nanoseconds"), _text(message.get("flush"), 200), tuple(_ran(r) for r in runs)
-        )
-    if kind == "progress":
-        return Progress(_text(message.get("text"), 120))
-    if kind == "done":
-        return Done()
-    if kind == "failed":
-        return _failed(message)
-    raise BadMessage(f"unknown reply {str(kind)[:40]!r}")
+    if not isinstance(kind, str) or kind not in _PARSERS:
+        raise BadMessage(f"unknown reply {str(kind)[:40]!r}")
+    return _PARSERS[kind](message)
+
+
+def _started(message: dict[str, Any]) -> Started:
+    return Started(_texts(message, "isolation", 64))
+
+
+def _loaded(message: dict[str, Any]) -> Loaded:
+    return Loaded(_seconds(message), _texts(message, "versions", 16), _conduct(message))
+
+
+def _window(message: dict[str, Any]) -> Window:
+    return Window(
+        _number(message, "nanoseconds"),
+        _number(message, "host_nanoseconds"),
+        _text(message.get("flush"), 200),
+        _conduct(message),
+    )
+
+
+def _collected(message: dict[str, Any]) -> Collected:
+    runs = message.get("outputs", [])
+    if not isinstance(runs, list) or len(runs) > 256:
+        raise BadMessage("collected.outputs is not a short list")
+    return Collected(tuple(_ran(run) for run in runs), _launches(message))
+
+
+def _conduct(message: dict[str, Any]) -> Conduct:
+    """All fields may be missing: then nothing was seen."""
+    lists = []
+    for name in ("patched", "threads"):
+        words = message.get(name, [])
+        if not isinstance(words, list) or len(words) > 16:
+            raise BadMessage(f"{name} is not a short list")
+        lists.append(tuple(_text(word, 120) for word in words))
+    late = _number({"late_nanoseconds": 0.0, **message}, "late_nanoseconds")
+    return Conduct(lists[0], lists[1], late, _integer(message.get("persisting", 0), "persisting"))
 
 
 def _ran(message: Any) -> Ran:
@@ -136,6 +188,7 @@ def _ran(message: Any) -> Ran:
         outputs=tuple(_output(o) for o in outputs),
         seconds=_seconds(message),
         launches=_launches(message),
+        conduct=_conduct(message),
     )
 
 
@@ -161,6 +214,7 @@ def _output(message: Any) -> Output:
         alias=alias,
         offset=_integer(message.get("offset"), "offset"),
         nbytes=_integer(message.get("nbytes"), "nbytes"),
+        settled=_integer(message.get("settled", 0), "settled"),
     )
 
 
@@ -204,6 +258,13 @@ def _counters(entry: Any) -> dict[str, Counter]:
     return counters
 
 
+def _texts(message: dict[str, Any], name: str, most: int) -> dict[str, str]:
+    words = message.get(name)
+    if not isinstance(words, dict) or len(words) > most:
+        raise BadMessage(f"{name} is not a small object")
+    return {_text(key, 40): _text(value, 200) for key, value in words.items()}
+
+
 def _seconds(message: dict[str, Any]) -> float:
     return _number(message, "seconds")
 
@@ -234,3 +295,15 @@ def _text(value: Any, most: int) -> str:
     if not isinstance(value, str):
         raise BadMessage("text expected")
     return value if len(value) <= most else value[: most - 2] + " …"
+
+
+_PARSERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
+    "started": _started,
+    "loaded": _loaded,
+    "ran": _ran,
+    "window": _window,
+    "collected": _collected,
+    "progress": lambda message: Progress(_text(message.get("text"), 120)),
+    "done": lambda _: Done(),
+    "failed": _failed,
+}

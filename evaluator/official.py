@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluator import report
 from evaluator.cases import Case, parse_lines
 from evaluator.results import CaseResult, RunResult
-from evaluator.verdict import ExitCode
+from evaluator.verdict import ExitCode, Status
 
 _PIPE_BYTES = 60_000
 _ERROR_CHARACTERS = 2_000
@@ -72,14 +72,28 @@ def keys(run: RunResult) -> Lines:
     lines.log("env.submission_sha256", run.facts["submission"]["sha256"])
     lines.log("env.harness_sha256", run.facts["harness_sha256"])
     prefix = "test" if run.mode == "test" else "benchmark"
-    lines.log(f"{prefix}-count", len(run.results))
+    announced = [result for result in run.results if not result.held_out]
+    lines.log(f"{prefix}-count", len(announced))
     passed = True
-    for index, result in enumerate(run.results):
+    for index, result in enumerate(announced):
         passed &= _case_keys(lines, f"{prefix}.{index}", result, run)
         if run.mode == "leaderboard" and not passed:
             break
+    for index, result in enumerate(r for r in run.results if r.held_out):
+        passed &= _integrity_keys(lines, f"integrity.{index}", result)
     lines.log("check", "pass" if passed else "fail")
     return lines
+
+
+def _integrity_keys(lines: Lines, prefix: str, result: CaseResult) -> bool:
+    """A case that the runner did not ask for. One that was not run is no failure: another one is."""
+    lines.log(f"{prefix}.spec", result.case.spec)
+    if result.verdict.status is Status.NOT_RUN:
+        return True
+    lines.log(f"{prefix}.status", "pass" if result.verdict.passed else "fail")
+    if not result.verdict.passed:
+        lines.log(f"{prefix}.error", f"{result.verdict.label}: {result.verdict.message}"[:_ERROR_CHARACTERS])
+    return result.verdict.passed
 
 
 def exit_code(run: RunResult) -> ExitCode:
@@ -95,7 +109,7 @@ def _case_keys(lines: Lines, prefix: str, result: CaseResult, run: RunResult) ->
         return result.verdict.passed
     if not result.verdict.passed:
         lines.log(f"{prefix}.status", "fail")
-        error = f"{result.verdict.status.value}: {result.verdict.message}"
+        error = f"{result.verdict.label}: {result.verdict.message}"
         lines.log(f"{prefix}.error", error[:_ERROR_CHARACTERS])
         return False
     if run.mode == "test":

@@ -24,3 +24,4 @@ class Options:
     json: Path | None = None
     timeout: float | None = None
     jobs: int | None = None
+    seed: str | None = None  # the published key of an earlier run, to draw the same seeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,11 +68,12 @@ class Tail:
 def sandbox(submission: Path) -> Iterator[Path]:
     """A private directory with read-only copies of the submission and the problem's types; gone afterwards.
 
-    Layout: `code/` (submission.py, task.py; the worker's working directory), `home/`, `tmp/`.
+    Layout: `code/` (submission.py, task.py; the worker's working directory), and for every worker a folder of
+    its own, `workers/TAG/`, with `home/` and `tmp/`.
     """
     place = Path(tempfile.mkdtemp(prefix="nvfp4-eval-"))
     try:
-        for name in ("code", "home", "tmp"):
+        for name in ("code", "workers"):
             (place / name).mkdir()
         shutil.copyfile(submission, place / "code" / "submission.py")
         if (ROOT / "task.py").exists():
@@ -83,23 +85,41 @@ def sandbox(submission: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def environment(place: Path, device: str, tag: str) -> dict[str, str]:
-    """The worker's environment: the caller's without POPCORN_*, private home and caches, one BLAS thread.
+#: What a worker gets of the caller's environment: where programs, libraries and the device are, and language.
+_KEPT_VARIABLES = re.compile(
+    r"(PATH|LD_LIBRARY_PATH|VIRTUAL_ENV|LANG|LANGUAGE|LC_\w+|TZ|TERM|CC|CXX|USER|LOGNAME|SYSTEMROOT"
+    r"|(CUDA|NVIDIA|NVCC|NCCL|CUTE|CUTLASS|TRITON|TORCH|PYTORCH|OMP|MKL|OPENBLAS|B200SIM)_?\w*)"
+)
+
+
+def private_folder(place: Path, tag: str) -> Path:
+    """A worker's own folder, made now: nothing that one worker leaves there is seen by another."""
+    private = place / "workers" / tag
+    for name in ("home", "tmp"):
+        (private / name).mkdir(parents=True)
+    return private
+
+
+def environment(private: Path, device: str, tag: str) -> dict[str, str]:
+    """The worker's environment: an allow-list of the caller's, private home and caches, one BLAS thread.
 
     `tag` is inherited by whatever the worker starts; `kill_session` finds it by that.
     """
-    env = {key: value for key, value in os.environ.items() if not key.startswith("POPCORN_")}
+    env = {key: value for key, value in os.environ.items() if _KEPT_VARIABLES.fullmatch(key)}
     env |= {
         _TAG: tag,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUSERBASE": _user_base(),
-        "HOME": str(place / "home"),
-        "TMPDIR": str(place / "tmp"),
-        "XDG_CACHE_HOME": str(place / "home" / "cache"),
-        "TRITON_CACHE_DIR": str(place / "home" / "triton"),
+        "HOME": str(private / "home"),
+        "TMPDIR": str(private / "tmp"),
+        "XDG_CACHE_HOME": str(private / "home" / "cache"),
+        "TRITON_CACHE_DIR": str(private / "home" / "triton"),
+        "CUDA_CACHE_PATH": str(private / "home" / "cuda"),
         "CUTE_DSL_DISABLE_FILE_CACHING": "1",
+        # Compile in the process itself: a pool of compilers would look like processes left behind.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
     if device != "cuda":
         env |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -129,6 +149,14 @@ def descendants(pid: int) -> list[int]:
         found += below
         queue += below
     return found
+
+
+def command_name(pid: int) -> str:
+    """The name of a process's program, for reports."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "?"
 
 
 def kill_session(process: subprocess.Popen[bytes], tag: str) -> None:

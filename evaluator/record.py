@@ -24,6 +24,12 @@ def as_record(run: RunResult, exit_code: int) -> dict[str, Any]:
         "passed": run.passed,
         "exit_code": exit_code,
         "score_us": score_us(run),
+        "seed_key": run.seed_key,
+        "defences": {
+            entry.name: {"state": entry.state.value, "reason": entry.reason, "meaning": entry.meaning}
+            for entry in run.defences
+        },
+        "text_remarks": run.remarks,
         "cases": [_case(result) for result in run.results],
     }
 
@@ -54,6 +60,7 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "seed": case.seed,
         "distribution": case.distribution,
         "status": result.verdict.status.value,
+        "reason": str(result.verdict.reason) if result.verdict.reason else None,
         "message": result.verdict.message,
         "detail": result.verdict.detail,
         "elements": result.elements,
@@ -61,12 +68,16 @@ def _case(result: CaseResult) -> dict[str, Any]:
         "bit_exact": result.bit_exact,
         "wall_seconds": {phase: round(s, 4) for phase, s in result.seconds.items()},
         "fresh_worker": result.fresh_worker,
+        "held_out": result.held_out,
+        "probed_inputs": result.probed,
+        "signals": result.signals,
         "speed_of_light_us": floor.microseconds,
         "speed_of_light_source": floor.source,
         "compulsory_bytes": speed_of_light.compulsory_bytes(case),
         "flops": speed_of_light.flops(case),
         "measured_ns": result.stats.as_dict() if result.stats else None,
         "l2_flush": result.flush or None,
+        "lanes": result.lanes,
         "counters": result.counters(),
         "launches": list(result.launches),
     }

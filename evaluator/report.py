@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from evaluator import speed_of_light
+from evaluator.defences import State
+from evaluator.reasons import Reason
 from evaluator.record import score_us
 from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import Status
@@ -29,7 +31,7 @@ def header(run: RunResult) -> str:
 
 def finished_line(result: CaseResult, device: str) -> str:
     """One line, as soon as a case is done."""
-    parts = [f"{result.case.name}: {result.verdict.status.value}"]
+    parts = [f"{result.case.name}: {result.verdict.label}"]
     if result.verdict.passed:
         parts.append(exactness(result))
         if result.time_us is not None:
@@ -78,19 +80,36 @@ def failures(run: RunResult) -> str:
     for result in run.results:
         verdict = result.verdict
         if not verdict.passed and verdict.status is not Status.NOT_RUN:
-            alike.setdefault((verdict.status.value, verdict.message, verdict.detail), []).append(result)
+            alike.setdefault((verdict.label, verdict.message, verdict.detail), []).append(result)
     parts: list[str] = []
     kinds: dict[tuple[str, str], str] = {}
     for (status, message, detail), results in alike.items():
         lines = [f"{', '.join(r.case.name for r in results)}: {status}: {message}"]
         kind = (status, _DIGITS.sub("", message))
-        if kind in kinds and status != Status.WRONG_RESULT.value:
+        if kind in kinds and not status.startswith(Status.WRONG_RESULT.value):
             lines.append(f"    like {kinds[kind]}")
         else:
             lines += [f"    {line}" for line in _shortened(detail.splitlines()) if line.strip() != message]
         kinds.setdefault(kind, results[0].case.name)
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def defences(run: RunResult) -> str:
+    """What a reader must know before trusting the run: signals, words in the text, what was not on."""
+    lines = [f"{result.case.name}: {signal}" for result in run.results for signal in result.signals]
+    if run.remarks:
+        lines.append(f"{Reason.TEXT}, worth a look in the source:")
+        lines += [f"    {remark}" for remark in run.remarks]
+    count = {state: sum(entry.state is state for entry in run.defences) for state in State}
+    off = [entry for entry in run.defences if entry.state is State.OFF]
+    lines.append(
+        f"defences: {count[State.ON]} on, {count[State.OFF]} off, {count[State.NA]} not applicable "
+        "(--json lists all)"
+    )
+    lines += [f"    OFF {entry.name}: {entry.reason}" for entry in off]
+    lines.append(f"seeds: --seed {run.seed_key} draws them again")
+    return "\n".join(lines)
 
 
 def summary(run: RunResult) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluator.cases import Case
+from evaluator.defences import Entry
 from evaluator.messages import Counter
 from evaluator.timing import Stats
 from evaluator.verdict import Status, Verdict
@@ -36,6 +37,10 @@ class CaseResult:
     stats: Stats | None = None
     flush: str = ""
     fresh_worker: bool = False
+    probed: int = 0  # inputs that the case was probed with
+    held_out: bool = False  # a case that nobody announced
+    signals: list[str] = field(default_factory=list)  # "W_...: text", for a reader to look at
+    lanes: dict[str, Any] = field(default_factory=dict)  # measurements beside the official one
 
     @property
     def bit_exact(self) -> bool | None:
@@ -67,6 +72,9 @@ class RunResult:
     versions: dict[str, str] = field(default_factory=dict)
     wall_seconds: float = 0.0
     interrupted: bool = False
+    defences: list[Entry] = field(default_factory=list)
+    seed_key: str = ""  # published when the run is over
+    remarks: list[str] = field(default_factory=list)  # of the text scan
 
     @property
     def passed(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker does for each command: load, run, and the timed windows."""
+"""What a worker does for each command; the commands are listed in `worker`."""
 
 from __future__ import annotations
 
@@ -13,94 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
-
 from evaluator import failures
-from evaluator.arena import ALIGNMENT, MappedArena, assemble, dtype_name, span_bytes, storage_bytes
 from evaluator.channel import Channel
 from evaluator.devices import Device
+from evaluator.serving_case import Case, Message, Taken
+from evaluator.watch import Watch, running_threads
 
-_MAX_OUTPUTS = 4096
-Message = dict[str, Any]
-
-
-class Case:
-    """The tensors of one arena as the submission receives them."""
-
-    def __init__(self, device: Device, fd: int, message: Message) -> None:
-        self.device = device
-        self.arena = MappedArena(fd, message)
-        with device.paused():
-            self.given = [(placed, device.place(self.arena, placed)) for placed in self.arena.placed]
-        self._spent = 0
-
-    def data(self) -> Any:
-        tensors = {(p.group, p.role): tensor for p, tensor in self.given}
-        return assemble(tensors, self.arena.problem_sizes)
-
-    def describe(self, returned: Any) -> Message:
-        """The fields `container` and `outputs` of a `ran` reply. Bytes outside the arena are copied in."""
-        items = list(returned)[:_MAX_OUTPUTS] if type(returned) in (list, tuple) else []
-        self._spent = 0
-        devices = [str(item.device) if type(item) is torch.Tensor else "" for item in items]
-        with self.device.paused():
-            described = [self._describe(item, device) for item, device in zip(items, devices, strict=True)]
-        return {"container": type_name(returned), "outputs": described}
-
-    def write_back(self) -> None:
-        """Make the judge see the inputs as they are on the device now."""
-        for placed, tensor in self.given:
-            target = self.arena.tensor(placed)
-            if target.data_ptr() != tensor.data_ptr():
-                host = self.device.in_host_memory(tensor)
-                raw = storage_bytes(tensor) if host else device_bytes(tensor, placed.nbytes)
-                storage_bytes(target)[:] = raw
-
-    def _describe(self, item: Any, device: str) -> Message:
-        if type(item) is not torch.Tensor:
-            return {"type": type_name(item)}
-        shadowed = sorted(name for name in vars(item) if hasattr(torch.Tensor, name))
-        if shadowed:
-            return {"type": f"torch.Tensor with attributes of its own: {', '.join(shadowed)}"}
-        item = torch.Tensor.detach(item)
-        if item.layout is not torch.strided or item.device.type == "meta":
-            return {"type": f"torch.Tensor without memory: layout {item.layout}, device {item.device}"}
-        shape, stride = tuple(item.shape), item.stride()
-        nbytes = span_bytes(shape, stride, item.element_size())
-        alias = self._alias(item, nbytes)
-        if alias is not None and self.device.in_host_memory(item):
-            offset = self.arena.placed[alias[0]].offset + alias[1]
-        else:
-            offset = self._copy(item, nbytes)
-        return {
-            "type": "torch.Tensor",
-            "dtype": dtype_name(item.dtype),
-            "shape": shape,
-            "stride": stride,
-            "device": device,
-            "alias": alias,
-            "offset": offset,
-            "nbytes": nbytes if offset else 0,
-        }
-
-    def _alias(self, item: torch.Tensor, nbytes: int) -> tuple[int, int] | None:
-        start = item.data_ptr()
-        for index, (placed, tensor) in enumerate(self.given):
-            base = tensor.data_ptr()
-            if start < base + placed.nbytes and base < start + max(nbytes, 1):
-                return (index, max(0, start - base))
-        return None
-
-    def _copy(self, item: torch.Tensor, nbytes: int) -> int:
-        """Copy a tensor's span into scratch; its offset, or 0 if it does not fit (0 is never in scratch)."""
-        offset = self.arena.scratch + self._spent
-        if offset + nbytes > self.arena.size:
-            return 0
-        self._spent += -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
-        raw = storage_bytes(item) if self.device.in_host_memory(item) else device_bytes(item, nbytes)
-        self.arena.memory[offset : offset + nbytes] = raw.data
-        return offset
+_now = time.perf_counter_ns
 
 
 class Server:
@@ -114,26 +33,27 @@ class Server:
         self.stack.enter_context(device.active())
         self.entry: Callable[[Any], Any] | None = None
         self.slots: dict[int, Case] = {}
+        self.kept: list[tuple[Case, Taken]] = []
         self.commands: dict[str, Callable[[Message, int], Message]] = {
             "load": self.load,
             "run": self.run,
             "hold": self.hold,
-            "window": self.window,
+            "rewrite": self.rewrite,
             "refill": self.refill,
+            "window": self.window,
+            "collect": self.collect,
             "drop": self.drop,
         }
+        self.watch = Watch()
 
-    def serve(self) -> bool:
-        """Answer one command. False after `stop`."""
+    def serve(self) -> None:
+        """Answer one command. Raises `ChannelClosed` when the judge is gone."""
         message, fd = self.channel.receive_with_fd()
-        if message["do"] == "stop":
-            return False
         reply = self.commands[message["do"]](message, -1 if fd is None else fd)
-        self.channel.send(reply)
-        return True
+        self.channel.send({**reply, "id": message["id"]})
 
     def load(self, _: Message, __: int) -> Message:
-        started = time.perf_counter()
+        started = _now()
         try:
             module = load_submission(self.submission)
         except BaseException as error:
@@ -144,12 +64,19 @@ class Server:
             message = f"the submission {found}; expected a function custom_kernel(data)"
             return {"is": "failed", "status": "NO_ENTRY", "message": message}
         self.entry = entry
-        return {"is": "loaded", "seconds": time.perf_counter() - started, "versions": versions()}
+        return {
+            "is": "loaded",
+            "seconds": (_now() - started) / 1e9,
+            "versions": versions(),
+            "patched": self.watch.changed(),
+        }
 
     def run(self, message: Message, fd: int) -> Message:
         self.device.limit(message["limit"])
         try:
-            return {"is": "ran", **self._call(Case(self.device, fd, message))}
+            case = Case(self.device, fd, message)
+            self.device.poison_free_memory(case.output_sizes(), message["word"])
+            return {"is": "ran", **self._call(case)}
         except BaseException as error:
             return {
                 **failures.describe(error, self.submission, importing=False),
@@ -162,49 +89,102 @@ class Server:
         self.slots[message["slot"]] = Case(self.device, fd, message)
         return {"is": "done"}
 
-    def drop(self, _: Message, __: int) -> Message:
-        self.slots.clear()
+    def rewrite(self, message: Message, fd: int) -> Message:
+        self.slots[message["slot"]].rewrite(fd, message)
+        self.device.synchronize()
+        return {"is": "done"}
+
+    def drop(self, message: Message, _: int) -> Message:
+        self.kept = []
+        for slot in message["slots"]:
+            self.slots.pop(slot, None)
+        gc.collect()
         return {"is": "done"}
 
     def refill(self, message: Message, _: int) -> Message:
         for slot in message["slots"]:
-            for placed, tensor in self.slots[slot].given:
-                if placed.role == "c":
-                    tensor.view(torch.int16).fill_(message["word"])
+            self.slots[slot].refill(message["word"])
+        self.device.poison_free_memory(self.slots[message["slots"][0]].output_sizes(), message["word"])
         self.device.synchronize()
         return {"is": "done"}
 
     def window(self, message: Message, _: int) -> Message:
-        from evaluator import cuda_window
-
+        """Between the stamps there is nothing but the calls, copies of contents, and `copy`'s copies."""
         assert self.entry is not None
+        self.device.limit(message["limit"])
+        self.kept = []
+        copy, entry, clock = message["copy"], self.entry, self.device.clock
         cases = [self.slots[slot] for slot in message["slots"]]
+        staged = [None if slot < 0 else self.slots[slot] for slot in message["staged"]]
         inputs = [case.data() for case in cases]
+        returned, taken = [], []
         try:
-            nanoseconds, flush, returned = cuda_window.measure(self.entry, inputs, flush=message["flush"])
-            outputs = []
-            if message["collect"]:
-                outputs = [
-                    {**case.describe(result), "seconds": 0.0, "launches": []}
-                    for case, result in zip(cases, returned, strict=True)
-                ]
-            return {"is": "window", "nanoseconds": nanoseconds, "flush": flush, "outputs": outputs}
+            persisting = clock.persisting_bytes()
+            self.device.synchronize()
+            flushed = clock.flush(message["flush"])
+            clock.start(message["hold"])
+            started = _now()
+            for case, source, data in zip(cases, staged, inputs, strict=True):
+                if source is not None:
+                    case.overwrite_from(source)
+                result = entry(data)
+                returned.append(result)
+                if copy == "each":
+                    taken.append(case.take(result, True))
+            launched = _now() - started
+            clock.stop()
+            if copy == "last":
+                taken = [case.take(result, True) for case, result in zip(cases, returned, strict=True)]
+            elapsed, late = clock.result()
         except BaseException as error:
             return failures.describe(error, self.submission, importing=False)
+        if copy == "none":
+            taken = [case.take(result, False) for case, result in zip(cases, returned, strict=True)]
+        self.kept = list(zip(cases, taken, strict=True))
+        return {
+            "is": "window",
+            "nanoseconds": elapsed,
+            "host_nanoseconds": float(launched),
+            "late_nanoseconds": late,
+            "persisting": persisting,
+            "flush": flushed,
+            **self._conduct(),
+        }
+
+    def collect(self, _: Message, __: int) -> Message:
+        launches = self.device.take_launches()
+        outputs = []
+        for case, taken in self.kept:
+            described = case.describe(taken)
+            with self.device.paused():
+                case.write_back()
+            outputs.append({**described, "seconds": 0.0, "launches": []})
+        self.kept = []
+        return {"is": "collected", "outputs": outputs, "launches": launches}
 
     def _call(self, case: Case) -> Message:
         assert self.entry is not None
         data = case.data()
         self.device.synchronize()
-        started = time.perf_counter()
+        clock = self.device.clock
+        clock.start(False)
+        started = _now()
         with self.device.call():
             returned = self.entry(data)
-            self.device.synchronize()
-        seconds = time.perf_counter() - started
-        described = case.describe(returned)
+        taken = case.take(returned, True)
+        clock.stop()
+        _, late = clock.result()
+        self.device.synchronize()
+        seconds = (_now() - started) / 1e9
+        conduct = self._conduct()
+        described = case.describe(taken)
         with self.device.paused():
             case.write_back()
-        return {**described, "seconds": seconds, "launches": self.device.take_launches()}
+        launches = self.device.take_launches()
+        return {**described, "seconds": seconds, "late_nanoseconds": late, "launches": launches, **conduct}
+
+    def _conduct(self) -> Message:
+        return {"patched": self.watch.changed(), "threads": running_threads(str(self.submission))}
 
     def _launches_after_failure(self) -> list[Message]:
         try:
@@ -222,20 +202,6 @@ def load_submission(path: Path) -> ModuleType:
     sys.modules["submission"] = module
     spec.loader.exec_module(module)
     return module
-
-
-def device_bytes(tensor: torch.Tensor, nbytes: int) -> np.ndarray:
-    """The span of a tensor on a GPU, as uint8 on the host."""
-    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
-    start = tensor.storage_offset() * tensor.element_size()
-    return flat[start : start + nbytes].cpu().numpy()
-
-
-def type_name(value: Any) -> str:
-    kind = type(value)
-    if kind is torch.Tensor:
-        return "torch.Tensor"
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def versions() -> dict[str, str]:

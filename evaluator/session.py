@@ -11,15 +11,33 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from evaluator import facts, measure, processes, progress, record, report
+from evaluator import (
+    account,
+    facts,
+    held_out,
+    kernel_calls,
+    measure,
+    processes,
+    progress,
+    record,
+    report,
+    speed_of_light,
+)
 from evaluator.cases import Case, CaseError, Task, load_cases, load_task
+from evaluator.defences import Ledger
 from evaluator.judge import Judge, jobs_for
 from evaluator.options import Options
 from evaluator.results import RunResult
+from evaluator.scan import scan
+from evaluator.seeds import Seeds
 from evaluator.verdict import ExitCode
 
 #: The simulator needs minutes for a benchmark shape; the task's limits are a GPU's.
 _SIMULATED_BENCHMARK_SECONDS = 900.0
+#: A probe calls a case six times: only what the simulator does in about a second is probed there.
+_SIMULATED_PROBE_FLOPS = 2e8
+#: Cases that a ranked run adds to those it was given.
+_HELD_OUT = 3
 
 
 class UsageError(Exception):
@@ -37,7 +55,17 @@ def evaluate(options: Options) -> RunResult:
     cases = select(options.cases or default_cases(options.mode, task), options.only)
     device, described = facts.choose_device(options.device)
     timing = _timing(options.mode) if device == "cuda" else None
-    jobs = jobs_for(cases, lambda case: limit_for(case, task, device, options.timeout), timing)
+    seeds = Seeds.replay(options.seed) if options.seed else Seeds()
+    ledger = Ledger()
+    account.at_start(ledger, device, timing is not None)
+    hidden = held_out.draw(seeds, device, _HELD_OUT) if options.mode == "leaderboard" else ()
+    everything = (*cases, *hidden)
+    probes = probe_counts(everything, device, seeds)
+    jobs = jobs_for(
+        everything, lambda case: limit_for(case, task, device, options.timeout), timing, probes.__getitem__
+    )
+    for job in jobs[len(cases) :]:
+        job.result.held_out = True
     run = RunResult(
         options.mode,
         device,
@@ -46,15 +74,18 @@ def evaluate(options: Options) -> RunResult:
     )
     print(report.header(run), flush=True)
     started = time.monotonic()
-    lanes = 1 if device == "cuda" or options.mode == "profile" else lane_count(options.jobs, len(cases))
+    run.remarks = [str(remark) for remark in scan(options.submission.read_bytes())]
+    lanes = 1 if device == "cuda" or options.mode == "profile" else lane_count(options.jobs, len(jobs))
     with progress.display(device, len(jobs)) as shown, processes.sandbox(options.submission) as place:
-        judge = Judge(place, device, shown)
+        judge = Judge(place, device, shown, ledger, seeds)
         try:
             ranked = timing is not None and options.mode == "leaderboard"
             judge.run(jobs, lanes, stop_at_first_failure=ranked)
         except KeyboardInterrupt:
             run.interrupted = True
         run.versions = judge.versions
+        account.at_end(ledger, run, options.submission, place / "code" / "submission.py")
+    run.defences, run.seed_key = ledger.entries(), seeds.publish()
     run.wall_seconds = time.monotonic() - started
     return run
 
@@ -72,6 +103,7 @@ def show(run: RunResult) -> None:
     failed = report.failures(run)
     if failed:
         print(f"\n{failed}")
+    print(f"\n{report.defences(run)}")
     print(f"\n{report.summary(run)}", flush=True)
 
 
@@ -94,6 +126,8 @@ def nothing_left_behind() -> Iterator[None]:
     """For a main program: an ordered end on SIGTERM, and no survivor of any worker, daemons included."""
     before = processes.children()
     adopted = processes.become_subreaper()
+    with contextlib.suppress(OSError):
+        kernel_calls.prctl(kernel_calls.PR_SET_DUMPABLE, 0)
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     try:
@@ -103,6 +137,17 @@ def nothing_left_behind() -> Iterator[None]:
             survivors = processes.kill_orphans(before | {os.getpid()})
             if survivors:
                 print(f"killed {survivors} processes that the submission left running", file=sys.stderr)
+
+
+def probe_counts(cases: tuple[Case, ...], device: str, seeds: Seeds) -> dict[Case, int]:
+    """Over how many inputs each case is probed: every case on a real device, one cheap one if simulated."""
+    choose = seeds.choices("probes")
+    if device != "sim":
+        return {case: choose.randint(2, 3) for case in cases}
+    cheap = [case for case in cases if speed_of_light.flops(case) <= _SIMULATED_PROBE_FLOPS]
+    cheapest = sorted(cheap, key=speed_of_light.flops)[: max(1, len(cheap) // 2)]
+    chosen = choose.choice(cheapest) if cheapest else None
+    return {case: 2 if case is chosen else 0 for case in cases}
 
 
 def default_cases(mode: str, task: Task | None) -> tuple[Case, ...]:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from submissions import MISBEHAVING, PASSING, case_line
+from misbehaving import MISBEHAVING, PASSING, case_line
 
 from evaluator.processes import ROOT
 

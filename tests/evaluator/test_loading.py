@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from submissions import PASSING
+from misbehaving import PASSING
 
 from evaluator import processes, session
 from evaluator.cases import parse_line
