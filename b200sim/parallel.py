@@ -21,6 +21,7 @@ from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid
 
 MIN_CLUSTERS_PER_PROCESS = 2
+ORDERED = {"acquire", "release", "acq_rel", "volatile", "relaxed"}  # accesses made to be seen by others
 _PR_SET_PDEATHSIG = 1
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ...(.)")
 
@@ -49,9 +50,6 @@ def run_grid(grid: Grid, processes: int) -> int:
         for child in children:
             child.stop()
     return count
-
-
-ORDERED = {"acquire", "release", "acq_rel", "volatile", "relaxed"}  # accesses made to be seen by others
 
 
 def _clusters_communicate(grid: Grid) -> bool:

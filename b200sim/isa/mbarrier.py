@@ -183,12 +183,15 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
             warp.put(p, FULL)
             return following
         warp.put(p, 0)
-        if not sleeps:
-            return YIELDED
-        if warp.wait_expired:
+        asked, when = warp.last_poll
+        if sleeps or (asked is operation and warp.executed - when <= LOOP):
+            if not warp.wait_expired:
+                barrier.block(warp)
+                return BLOCKED
             warp.wait_expired = False
+            warp.last_poll = operation, warp.executed
             return following
-        barrier.block(warp)
-        return BLOCKED
+        warp.last_poll = operation, warp.executed
+        return YIELDED
 
     return operation

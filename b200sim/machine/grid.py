@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from b200sim.ptx.program import Program
 
 SM_COUNT = 148
+MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_CLUSTER = 16  # with the non-portable size allowed, as CuTe-DSL asks for it
 SHARED_LIMIT = 227 * 1024  # dynamic + static shared memory of one CTA
 Triple = tuple[int, int, int]
 Progress = Callable[[int, int], None]  # clusters finished, clusters in all
@@ -104,6 +106,10 @@ class Grid:
                     "launch_shape",
                     f"grid {self.size} is not a multiple of the cluster {self.cluster} in axis {'xyz'[axis]}",
                 )
+            if blocks > MAX_GRID[axis]:
+                raise Fault("launch_shape", f"grid {self.size}: more than {MAX_GRID[axis]} in axis {'xyz'[axis]}")
+        if self.cluster[0] * self.cluster[1] * self.cluster[2] > MAX_CLUSTER:
+            raise Fault("launch_shape", f"cluster {self.cluster} has more than {MAX_CLUSTER} CTAs")
         if not 0 < self.threads_per_cta <= 1024:
             raise Fault(
                 "launch_shape", f"block {self.block} has {self.threads_per_cta} threads, must be 1..1024"

@@ -273,12 +273,12 @@ def _statements(text: str, start: int) -> Iterator[tuple[int, str]]:
     depth, pending, pending_line = 0, "", 0
     for number, line in enumerate(text[start:].split("\n"), first_line):
         rest = line.strip()
-        if not pending and rest.startswith((".loc", ".file")):
-            yield number, rest
-            continue
         while rest:
             if not pending:
                 pending_line = number
+                if rest.startswith((".loc", ".file")):
+                    yield number, rest
+                    break
                 if rest[0] in "{}":
                     depth += 1 if rest[0] == "{" else -1
                     yield number, rest[0]

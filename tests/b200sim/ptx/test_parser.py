@@ -60,8 +60,9 @@ def test_locations_give_source_lines():
         .loc 1 17 5
         mov.b32 %r0, 1; mov.b32
             %r1, 2;
-        .loc 2 99 0, function_name $L_info, inlined_at 1 17 5
-        mov.b32 %r2, 3;
+            .loc 2 99 0, function_name $L_info, inlined_at 1 17 5
+        mov.b32 %r2, 3; .loc 1 20 1
+        mov.b32 %r2, 4;
         .loc 1 0 0
         ret;
         """
@@ -69,7 +70,8 @@ def test_locations_give_source_lines():
     text = '.file 1 "/home/user//gemm.py"\n.file 2 "lib.py"\n' + text
     instructions = parse(text)["kernel"].instructions
     assert [ins.source for ins in instructions] == [
-        ("/home/user//gemm.py", 17), ("/home/user//gemm.py", 17), ("lib.py", 99), ("lib.py", 99),
+        ("/home/user//gemm.py", 17), ("/home/user//gemm.py", 17), ("lib.py", 99),
+        ("/home/user//gemm.py", 20), ("/home/user//gemm.py", 20),
     ]  # fmt: skip
     lines = text.split("\n")
     for ins in instructions:
