@@ -13,8 +13,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 * Tokens are needed by every row of tiles, so a first kernel widens them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out.
 * The second kernel is persistent: one warp loads (TMA), two warpgroups multiply, each 64 weight rows of the
-  tile. While the tensor core works on 64 of K, the next 64 are widened. The tiles of each CTA are planned on
-  the host, the longest first to whom is free first.
+  tile. While the tensor core works on 64 of K, the next 64 are widened. The CTAs of a cluster take weight
+  rows below each other and share the tokens: each loads a part for all (fp16 tokens from L2 would otherwise
+  be the limit). The tiles of each cluster are planned on the host, longest first to whom is free first.
 
 The two launches are chained: the second starts while the first runs, and waits for it before it reads
 tokens; the first starts while the previous call runs, and waits for it before it does anything.
@@ -31,7 +32,7 @@ from functools import cache, lru_cache
 import cutlass
 import cutlass.cute as cute
 import torch
-from cutlass import Float32, Int32, Int64, Uint8
+from cutlass import Float32, Int16, Int32, Int64, Uint8
 from cutlass._mlir import ir
 from cutlass._mlir.dialects import cute_nvgpu, llvm
 from cutlass.cute.nvgpu import cpasync
@@ -50,6 +51,7 @@ MMA_K = 16
 STEPS = UNIT // MMA_K
 WARPGROUP_ROWS = 64
 WARPGROUPS = 2  # that multiply
+CLUSTERS = (4, 2, 1)  # possible numbers of CTAs in a cluster
 TILE_ROWS = WARPGROUPS * WARPGROUP_ROWS
 MAX_TOKENS = 256  # of a tile: 128 accumulator registers
 TOKENS_MULTIPLE = 8
@@ -60,21 +62,23 @@ MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
 ATOM_ROWS = 128
 ATOM_BYTES = 512
 
-# Shared memory of a unit: tokens, T rows of 128 B (fp16, 128 B swizzle) | weights, 128 rows of 32 B | scales
+# Shared memory of a unit: tokens, T rows of 128 B (fp16, 128 B swizzle) | weights, 128 rows of 32 B | scales,
+# rounded up to 1 KB. Units follow each other in a ring of bytes.
 TOKEN_BYTES = 2 * UNIT
 WEIGHT_BYTES = TILE_ROWS * UNIT // 2
+OTHER_BYTES = WEIGHT_BYTES + ATOM_BYTES
 
-HEADER_BYTES = 1024  # mbarriers
+HEADER_BYTES = 1024  # mbarriers, sizes of the units in the ring
 WARP_STAGING_BYTES = 1024  # of C: 32 tokens x 16 rows
 STAGING_BYTES = WARPGROUPS * 4 * WARP_STAGING_BYTES
 SMEM_BYTES = 227 * 1024
-MAX_STAGES = 16
+RING_BYTES = SMEM_BYTES - HEADER_BYTES - WARPGROUPS * 4 * WARP_STAGING_BYTES
 
 MULTIPLY_WARPS = 4 * WARPGROUPS
 LOAD_WARP = MULTIPLY_WARPS
 THREADS = 128 * (WARPGROUPS + 1)
-MULTIPLY_REGISTERS = 240
-LOAD_REGISTERS = 24
+MULTIPLY_REGISTERS = 232
+LOAD_REGISTERS = 40
 
 WIDEN_THREADS = 256
 WIDEN_BLOCKS_PER_SM = 8
@@ -92,37 +96,33 @@ BIAS = 2.0**14
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
+# Cost model for the plan, in cycles
+MIN_UNIT_CYCLES = 280
+TILE_CYCLES = 1500
+L2_BYTES_PER_CYCLE = 30  # per SM
+MAX_TILES_TO_SEARCH = 1024
+
 EVICT_FIRST = 0x12F0_0000_0000_0000
 EVICT_LAST = 0x14F0_0000_0000_0000
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernels are compiled for: number of groups, the numbers of tokens that tiles have."""
+    """What the kernels are compiled for: number of groups, CTAs in a cluster, the numbers of tokens that tiles
+    have."""
 
     groups: int
+    cluster: int
     variants: tuple[int, ...]
 
     @property
-    def slot_bytes(self) -> int:
-        """A stage: one unit of the tallest variant, or up to two of a short one."""
-        return -(-unit_bytes(self.variants[-1]) // 1024) * 1024
-
-    @property
-    def stages(self) -> int:
-        return min((SMEM_BYTES - HEADER_BYTES - STAGING_BYTES) // self.slot_bytes, MAX_STAGES)
-
-    def units(self, tokens: int) -> int:
-        """Units of a stage."""
-        return 2 if 2 * unit_bytes(tokens) <= self.slot_bytes else 1
-
-    @property
-    def smem_bytes(self) -> int:
-        return HEADER_BYTES + STAGING_BYTES + self.stages * self.slot_bytes
+    def slots(self) -> int:
+        """Barriers of each kind: never fewer than units in the ring."""
+        return RING_BYTES // unit_bytes(self.variants[0]) + 1
 
 
-def unit_bytes(tokens: int) -> int:
-    return tokens * TOKEN_BYTES + WEIGHT_BYTES + ATOM_BYTES
+def unit_bytes(tokens: int):
+    return tokens * TOKEN_BYTES + -(-OTHER_BYTES // 1024) * 1024
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -220,6 +220,28 @@ def prefetch_descriptor(descriptor: Int64, *, loc=None, ip=None) -> None:
 
 
 @dsl_user_op
+def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
+    """Until the phase of that parity is complete. (By address: the DSL's pointer costs a detour each time.)"""
+    text = (
+        "{ .reg .pred done; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;"
+        " @!done bra AGAIN; }"
+    )
+    ptx(text, "r,r", [barrier, parity], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def in_cta(address: Int32, rank: Int32, *, loc=None, ip=None) -> Int32:
+    """The same place in the shared memory of another CTA of the cluster."""
+    return Int32(ptx("mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", [address, rank], Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def arrive(barrier: Int32, *, loc=None, ip=None) -> None:
+    """At a barrier of any CTA of the cluster."""
+    ptx("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [$0];", "r", [barrier], loc=loc, ip=ip)
+
+
+@dsl_user_op
 def load_box(smem, descriptor, x, y, barrier, policy, *, loc=None, ip=None) -> None:
     text = (
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint"
@@ -238,23 +260,55 @@ def load_bytes(smem, address, count, barrier, policy, *, loc=None, ip=None) -> N
 
 
 @dsl_user_op
-def multiply(sums, weights: list[Int32], tokens: Int64, *, loc=None, ip=None) -> None:
-    """A warpgroup: sums += weights @ tokens^T for 64 rows x T tokens x 64 of K, asynchronously. On return the
-    multiplication before this one is complete. sums: tensor of T / 2 registers; weights: 16 registers."""
+def load_bytes_for_all(smem, address, count, barrier, policy, mask: int, *, loc=None, ip=None) -> None:
+    """Like load_bytes, to the same place and barrier in each CTA of `mask`."""
+    text = (
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
+        " [$0], [$1], $2, [$3], $4, $5;"
+    )
+    operands = [smem, address, count, barrier, Int16(mask), Int64(policy)]
+    ptx(text, "r,l,r,r,h,l", operands, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None, ip=None) -> None:
+    """A warpgroup: sums += weights @ tokens^T for 64 rows x variants[variant] tokens x 64 of K, asynchronously.
+    On return the multiplication before this one is complete. sums: registers, a 64th of the fragment of
+    the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half.
+
+    The choice of the variant stays inside of one piece of assembly: the compiler then keeps the sums in
+    place. With a branch around each variant it runs the multiplications one by one.
+    """
     count = cute.size(sums)
-    registers = ", ".join(f"${i}" for i in range(count))
     first = 2 * count
-    lines = ["{ .reg .b64 d; wgmma.fence.sync.aligned;", f"mov.b64 d, ${first + 4 * STEPS};"]
+    descriptor = first + 4 * STEPS
+
+    def one(height: int) -> list[str]:
+        registers = ", ".join(f"${i}" for i in range(height // 2))
+        lines = ["wgmma.fence.sync.aligned;"]
+        for step in range(STEPS):
+            a = ", ".join(f"${first + 4 * step + i}" for i in range(4))
+            lines.append(
+                f"wgmma.mma_async.sync.aligned.m64n{height}k16.f32.f16.f16 {{{registers}}}, {{{a}}}, d{step},"
+                " 1, 1, 1, 0;"
+            )
+        return [*lines, "wgmma.commit_group.sync.aligned;"]
+
+    def choose(low: int, high: int) -> list[str]:
+        if high - low == 1:
+            return one(variants[low])
+        middle = (low + high) // 2
+        test = f"setp.ge.s32 p, ${descriptor + 1}, {middle}; @p bra.uni FROM{middle};"
+        below, above = choose(low, middle), choose(middle, high)
+        return [test, *below, f"bra.uni UP{middle};", f"FROM{middle}:", *above, f"UP{middle}:"]
+
+    lines = ["{ .reg .b64 d<4>; .reg .b32 low<4>; .reg .pred p;"]
     for step in range(STEPS):
-        a = ", ".join(f"${first + 4 * step + i}" for i in range(4))
-        lines.append(
-            f"wgmma.mma_async.sync.aligned.m64n{2 * count}k16.f32.f16.f16 {{{registers}}}, {{{a}}}, d,"
-            " 1, 1, 1, 0;"
-        )
-        if step < STEPS - 1:
-            lines.append(f"add.s64 d, d, {STEP_FIELD};")
-    lines.append("wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 1; }")
-    update(sums, " ".join(lines), "r," * (4 * STEPS) + "l", [*weights, tokens], loc=loc, ip=ip)
+        lines.append(f"add.s32 low{step}, ${descriptor}, {step * STEP_FIELD};")
+        lines.append(f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};")
+    lines += [*choose(0, len(variants)), "wgmma.wait_group.sync.aligned 1; }"]
+    operands = [*weights, tokens, variant]
+    update(sums, " ".join(lines), "r," * (4 * STEPS) + "r,r", operands, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -383,204 +437,209 @@ def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, workspace: Int
 # ---- Device: the multiplication ----------------------------------------------------------------------------
 
 
-def next_slot(slot: Int32, parity: Int32, slots: int) -> tuple[Int32, Int32]:
-    """One step in a ring; the parity of its barriers flips with each round."""
-    wraps = Int32(slot + 1 == slots)
-    return (slot + 1) * (1 - wraps), parity ^ wraps
-
-
 @dataclass(frozen=True)
 class Shared:
-    """Shared memory: barriers per stage (load -> multiply, multiply -> load), C's staging, the stages."""
+    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; sizes: bytes
+    in the ring that belong to a slot's unit; staging: of C; ring: the units."""
 
     full: cute.Pointer
     empty: cute.Pointer
+    sizes: cute.Pointer
     staging: Int32
-    stages: Int32
+    ring: Int32
+
+
+def next_slot(config: Config, slot: Int32, parity: Int32) -> tuple[Int32, Int32]:
+    """One step in the ring of slots; the parity of its barriers flips with each round."""
+    wraps = Int32(slot + 1 == config.slots)
+    return (slot + 1) * (1 - wraps), parity ^ wraps
+
+
+def place(at: Int32, size: Int32) -> Int32:
+    """Where a unit begins: at `at`, or at the ring's begin if it does not fit before the end."""
+    return at * Int32(at + size <= RING_BYTES)
 
 
 @cute.jit
-def load_tiles(config: cutlass.Constexpr, groups, schedule, turns, descriptors, workspace, shared):
-    """One thread: keep the stages full. The weights of the first stages do not wait for the first kernel."""
-    slot, parity = Int32(0), Int32(1)
-    waited = Int32(0)
-    for turn in cutlass.range(turns, unroll=1):
-        index, row, tile, variant = tile_of(schedule, turn)
-        if index >= 0:
-            group = pick(groups, index, config.groups)
-            height = group.height
-            units_per_stage = Int32(1)
-            for v in cutlass.range_constexpr(len(config.variants)):
-                if cutlass.const_expr(config.units(config.variants[v]) == 2):
-                    if variant == v:
-                        units_per_stage = Int32(2)
-            weight_map = descriptors + Int64(index) * 128
-            token_bytes = height * TOKEN_BYTES
-            tokens = workspace + Int64(group.tokens_at) * 1024
-            tokens += Int64(tile * group.units) * Int64(token_bytes)
-            scales = group.sfb + Int64(row // ATOM_ROWS) * Int64(group.units * ATOM_BYTES)
-            stages = (group.units + units_per_stage - 1) // units_per_stage
-
-            early = Int32(0)
-            if waited == 0:
-                early = cutlass.min(stages, Int32(config.stages))
-                for stage in cutlass.range(early, unroll=1):
-                    unit = stage * units_per_stage
-                    units = cutlass.min(units_per_stage, group.units - unit)
-                    full = shared.full + stage
-                    cute.arch.mbarrier_arrive_and_expect_tx(
-                        full, units * (token_bytes + WEIGHT_BYTES + ATOM_BYTES)
-                    )
-                    weights = shared.stages + stage * config.slot_bytes + units_per_stage * token_bytes
-                    load_weights(weights, weight_map, scales, row, unit, units, units_per_stage, full)
-                cute.arch.griddepcontrol_wait()
-                waited = Int32(1)
-
-            for stage in cutlass.range(stages, unroll=1):
-                unit = stage * units_per_stage
-                units = cutlass.min(units_per_stage, group.units - unit)
-                full = shared.full + slot
-                smem = shared.stages + slot * config.slot_bytes
-                if stage >= early:
-                    cute.arch.mbarrier_wait(shared.empty + slot, parity)
-                    cute.arch.mbarrier_arrive_and_expect_tx(
-                        full, units * (token_bytes + WEIGHT_BYTES + ATOM_BYTES)
-                    )
-                    weights = smem + units_per_stage * token_bytes
-                    load_weights(weights, weight_map, scales, row, unit, units, units_per_stage, full)
-                source = tokens + Int64(unit) * Int64(token_bytes)
-                load_bytes(smem, source, units * token_bytes, full.toint(), EVICT_LAST)
-                slot, parity = next_slot(slot, parity, config.stages)
-
-
-@cute.jit
-def load_weights(smem, weight_map, scales, row, unit, units, units_per_stage, full):
-    barrier = full.toint()
-    source = scales + Int64(unit) * ATOM_BYTES
-    load_box(smem, weight_map, unit * (UNIT // 2), row, barrier, EVICT_FIRST)
-    if units > 1:
-        load_box(smem + WEIGHT_BYTES, weight_map, (unit + 1) * (UNIT // 2), row, barrier, EVICT_FIRST)
-    load_bytes(smem + units_per_stage * WEIGHT_BYTES, source, units * ATOM_BYTES, barrier, EVICT_FIRST)
-
-
-@cute.jit
-def tile_of(schedule: Int64, turn: Int32):
-    """Group (-1: none), first row, tile along the tokens, variant of the CTA's tile in this turn."""
-    entry = turn * cute.arch.grid_dim()[0] + cute.arch.block_idx()[0]
+def tile_of(config: cutlass.Constexpr, schedule: Int64, turn: Int32):
+    """Group (-1: none), first row, tile along the tokens, variant of the cluster's tile in this turn."""
+    clusters = cute.arch.grid_dim()[0] // config.cluster
+    entry = turn * clusters + cute.arch.block_idx()[0] // config.cluster
     return load_words("global.nc", schedule + Int64(entry) * 16, 4)
 
 
 @cute.jit
-def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared):
-    """Two warpgroups, 64 rows each."""
-    slot, parity = Int32(0), Int32(0)
+def load_tiles(config: cutlass.Constexpr, groups, schedule, turns, descriptors, workspace, shared, rank):
+    """One thread: keep the ring full. The first weights do not wait for the first kernel."""
+    at, slot, parity = Int32(0), Int32(0), Int32(0)
+    oldest, oldest_parity, free = Int32(0), Int32(0), Int32(RING_BYTES)
     for turn in cutlass.range(turns, unroll=1):
-        index, row, tile, variant = tile_of(schedule, turn)
+        index, row, tile, variant = tile_of(config, schedule, turn)
         if index >= 0:
             group = pick(groups, index, config.groups)
-            for v in cutlass.range_constexpr(len(config.variants)):
-                if variant == v:
-                    slot, parity = multiply_tile(
-                        config, config.variants[v], group, row, tile, shared, slot, parity
-                    )
+            row += rank * TILE_ROWS
+            weight_map = descriptors + Int64(index) * 128
+            size = unit_bytes(group.height)
+            token_bytes = group.height * TOKEN_BYTES
+            part = token_bytes // config.cluster
+            tokens = workspace + Int64(group.tokens_at) * 1024 + Int64(rank * part)
+            tokens += Int64(tile * group.units) * Int64(token_bytes)
+            atom_row = cutlass.min(row, group.n - 1) // ATOM_ROWS
+            scales = group.sfb + Int64(atom_row) * Int64(group.units * ATOM_BYTES)
+
+            early = Int32(0)
+            if turn == 0:
+                early = cutlass.min(group.units, RING_BYTES // size)
+                for unit in cutlass.range(early, unroll=1):
+                    smem = shared.ring + unit * size + token_bytes
+                    load_weights(smem, weight_map, scales, row, unit, shared.full + unit, token_bytes)
+                cute.arch.griddepcontrol_wait()
+
+            for unit in cutlass.range(group.units, unroll=1):
+                start = place(at, size)
+                taken = size + Int32(start < at) * (RING_BYTES - at)
+                while free < taken:
+                    wait(shared.empty.toint() + oldest * 8, oldest_parity)
+                    free += shared.sizes[oldest]
+                    oldest, oldest_parity = next_slot(config, oldest, oldest_parity)
+                free -= taken
+                shared.sizes[slot] = taken
+                smem = shared.ring + start
+                full = shared.full + slot
+                if unit >= early:
+                    load_weights(smem + token_bytes, weight_map, scales, row, unit, full, token_bytes)
+                source = tokens + Int64(unit) * Int64(token_bytes)
+                if cutlass.const_expr(config.cluster == 1):
+                    load_bytes(smem, source, token_bytes, full.toint(), EVICT_LAST)
+                else:
+                    mask = (1 << config.cluster) - 1
+                    load_bytes_for_all(smem + rank * part, source, part, full.toint(), EVICT_LAST, mask)
+                at = start + size
+                slot, parity = next_slot(config, slot, parity)
 
 
 @cute.jit
-def multiply_tile(config: cutlass.Constexpr, tokens: cutlass.Constexpr, group, row, tile, shared, slot, parity):
+def load_weights(smem, weight_map, scales, row, unit, full, token_bytes):
+    """And announce all bytes of the unit."""
+    cute.arch.mbarrier_arrive_and_expect_tx(full, token_bytes + OTHER_BYTES)
+    source = scales + Int64(unit) * ATOM_BYTES
+    load_box(smem, weight_map, unit * (UNIT // 2), row, full.toint(), EVICT_FIRST)
+    load_bytes(smem + WEIGHT_BYTES, source, Int32(ATOM_BYTES), full.toint(), EVICT_FIRST)
+
+
+@cute.jit
+def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared, rank):
+    """Two warpgroups, 64 rows each."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
-    units_per_stage = config.units(tokens)
-
     # Where a thread's fragment lies in a unit: rows r and r + 8, of each the c-th of four 8 B (16 values)
-    fragment_row = warp * 16 + lane // 4
-    fragment_k = lane % 4
-    weights_at = units_per_stage * tokens * TOKEN_BYTES + fragment_row * (UNIT // 2) + fragment_k * 8
-    scales_at = units_per_stage * (tokens * TOKEN_BYTES + WEIGHT_BYTES)
-    scales_at += 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
+    fragment_row, fragment_k = warp * 16 + lane // 4, lane % 4
+    weights_at = fragment_row * (UNIT // 2) + fragment_k * 8
+    scales_at = WEIGHT_BYTES + 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
 
-    sums = cute.make_rmem_tensor(tokens // 2, Float32)
-    sums.fill(0.0)
-    previous = slot
-    for pair in cutlass.range(group.units // 2, unroll=1):
-        for half in cutlass.range_constexpr(2):
-            if cutlass.const_expr(half == 0 or units_per_stage == 1):
-                cute.arch.mbarrier_wait(shared.full + slot, parity)
-            place = half if units_per_stage == 2 else 0
-            multiply_unit(config, tokens, place, sums, shared, slot, weights_at, scales_at)
-            if cutlass.const_expr(half == 0 or units_per_stage == 1):
-                if pair > 0 or half == 1:
-                    release(shared.empty + previous, lane)
-                previous = slot
-            if cutlass.const_expr(half == 1 or units_per_stage == 1):
-                slot, parity = next_slot(slot, parity, config.stages)
-    if group.units % 2 == 1:
-        cute.arch.mbarrier_wait(shared.full + slot, parity)
-        multiply_unit(config, tokens, 0, sums, shared, slot, weights_at, scales_at)
-        if group.units > 1:
-            release(shared.empty + previous, lane)
-        previous = slot
-        slot, parity = next_slot(slot, parity, config.stages)
-    finish(sums)
-    release(shared.empty + previous, lane)
-    store_tile(tokens, sums, group, row + warp * 16, tile * tokens, shared, warp, lane)
-    return slot, parity
+    full = shared.full.toint()
+    empty = in_cta(shared.empty.toint(), lane % config.cluster)
+    releases = lane < config.cluster
+
+    end, slot, parity = Int32(0), Int32(0), Int32(0)
+    for turn in cutlass.range(turns, unroll=1):
+        index, row, tile, variant = tile_of(config, schedule, turn)
+        if index >= 0:
+            group = pick(groups, index, config.groups)
+            variant = cute.arch.make_warp_uniform(variant)
+            units = cute.arch.make_warp_uniform(group.units)
+            token_bytes = cute.arch.make_warp_uniform(group.height) * TOKEN_BYTES
+            size = token_bytes + unit_bytes(0)
+            weights_in, scales_in = weights_at + token_bytes, scales_at + token_bytes
+            sums = cute.make_rmem_tensor(config.variants[-1] // 2, Float32)
+            sums.fill(0.0)
+
+            # Values of the next unit are on their way from shared memory while this one is widened.
+            last = slot
+            at = place(end, size)
+            smem = shared.ring + at
+            wait(full + slot * 8, parity)
+            values = load_fragment(smem + weights_in, smem + scales_in)
+            for pair in cutlass.range(units // 2, unroll=1):
+                for half in cutlass.range_constexpr(2):
+                    descriptor = (smem >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
+                    done = last
+                    last = slot
+                    end = at + size
+                    at = place(end, size)
+                    smem = shared.ring + at
+                    slot, parity = next_slot(config, slot, parity)
+                    following = values
+                    if cutlass.const_expr(half == 0):
+                        wait(full + slot * 8, parity)
+                        following = load_fragment(smem + weights_in, smem + scales_in)
+                    else:
+                        if 2 * pair + 2 < units:
+                            wait(full + slot * 8, parity)
+                            following = load_fragment(smem + weights_in, smem + scales_in)
+                    multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
+                    values = following
+                    if cutlass.const_expr(half == 0):
+                        if releases and pair > 0:
+                            arrive(empty + done * 8)
+                    else:
+                        if releases:
+                            arrive(empty + done * 8)
+            if units % 2 == 1:
+                descriptor = (smem >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
+                multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
+                if releases and units > 1:
+                    arrive(empty + last * 8)
+                last = slot
+                end = at + size
+                slot, parity = next_slot(config, slot, parity)
+            finish(sums)
+            if releases:
+                arrive(empty + last * 8)
+            first_row = row + rank * TILE_ROWS + warp * 16
+            store_tile(config, sums, group, first_row, tile * group.height, shared, warp, lane)
 
 
 @cute.jit
-def release(empty, lane: Int32):
-    if lane == 0:
-        cute.arch.mbarrier_arrive(empty)
-
-
-@cute.jit
-def multiply_unit(
-    config: cutlass.Constexpr,
-    tokens: cutlass.Constexpr,
-    place: cutlass.Constexpr,
-    sums,
-    shared,
-    slot,
-    weights_at,
-    scales_at,
-):
-    """Unit `place` of a stage."""
-    smem = shared.stages + slot * config.slot_bytes
-    weights = smem + (weights_at + place * WEIGHT_BYTES)
-    scales = smem + (scales_at + place * ATOM_BYTES)
+def load_fragment(weights: Int32, scales: Int32):
+    """A thread's share of 64 rows x 64 of K, packed: 16 values of row r, of row r + 8, a scale of each."""
     upper = load_words("shared", weights, 2)
     lower = load_words("shared", weights + 8 * UNIT // 2, 2)
-    pair = load_word("shared.u8", scales) | (load_word("shared.u8", scales + 8 * 16) << 8)
-    both = scales_to_halves(pair)
+    return upper[0], upper[1], lower[0], lower[1], load_word("shared.u8", scales), load_word("shared.u8", scales + 8 * 16)
+
+
+def widen_fragment(values) -> list[Int32]:
+    """A thread's share as wgmma wants it: (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8) per step."""
+    upper, lower = values[0:2], values[2:4]
+    both = scales_to_halves(values[4] | (values[5] << 8))
     upper = widen_weights(upper, permute_bytes(both, both, 0x1010))
     lower = widen_weights(lower, permute_bytes(both, both, 0x3232))
-    # wgmma takes (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8)
-    fragment = [half for pair in zip(upper, lower) for half in pair]
-    address = smem + place * tokens * TOKEN_BYTES
-    multiply(sums, fragment, Int64(address >> 4) | Int64(TOKENS_DESCRIPTOR))
+    return [half for pair in zip(upper, lower, strict=True) for half in pair]
 
 
 @cute.jit
-def store_tile(tokens: cutlass.Constexpr, sums, group, row, token, shared, warp, lane):
+def store_tile(config: cutlass.Constexpr, sums, group, row, token, shared, warp, lane):
     """A warp's 16 rows (32 B of a row of C): 32 tokens at a time through shared memory."""
     staging = shared.staging + warp * WARP_STAGING_BYTES
     matrix, matrix_row = lane // 8, lane % 8
     target = staging + (8 * (matrix // 2) + matrix_row) * 32 + 16 * (matrix % 2)
-    limit = cutlass.min(group.m, token + tokens)
-    for first in cutlass.range_constexpr(0, tokens, 32):
-        blocks = min(4, (tokens - first) // 8)
-        words = pack_blocks(sums, first // 2, 4 * blocks)
-        cute.arch.sync_warp()
-        store_transposed(target, words[:4])
-        if cutlass.const_expr(blocks > 2):
-            store_transposed(target + 16 * 32, words[4:])
-        cute.arch.sync_warp()
-        for part in cutlass.range_constexpr((blocks + 1) // 2):
-            piece = part * 32 + lane
-            values = load_words("shared", staging + piece * 16, 4)
-            at_token = token + first + piece // 2
-            at_row = row + piece % 2 * 8
-            if at_token < limit and at_row < group.n:
-                store_words(group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2, values)
+    limit = cutlass.min(group.m, token + group.height)
+    for first in cutlass.range_constexpr(0, config.variants[-1], 32):
+        if token + first < limit:
+            blocks = min(4, (config.variants[-1] - first) // 8)
+            words = pack_blocks(sums, first // 2, 4 * blocks)
+            cute.arch.sync_warp()
+            store_transposed(target, words[:4])
+            if cutlass.const_expr(blocks > 2):
+                store_transposed(target + 16 * 32, words[4:])
+            cute.arch.sync_warp()
+            for part in cutlass.range_constexpr((blocks + 1) // 2):
+                piece = part * 32 + lane
+                values = load_words("shared", staging + piece * 16, 4)
+                at_token = token + first + piece // 2
+                at_row = row + piece % 2 * 8
+                if at_token < limit and at_row < group.n:
+                    store_words(group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2, values)
 
 
 def pack_blocks(sums, first: int, count: int) -> list[Int32]:
@@ -592,29 +651,37 @@ def grouped_gemm(
     config: cutlass.Constexpr, descriptors, groups, turns: Int32, schedule: Int64, workspace: Int64
 ):
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+    rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     descriptors = descriptor_address(descriptors[0])
     full = cute.arch.get_dyn_smem(Int64, alignment=1024)
-    empty = full + config.stages
+    empty = full + config.slots
+    sizes = cute.recast_ptr(empty + config.slots, dtype=Int32)
     staging = full.toint() + HEADER_BYTES
-    shared = Shared(full, empty, staging, staging + STAGING_BYTES)
+    shared = Shared(full, empty, sizes, staging, staging + MULTIPLY_WARPS * WARP_STAGING_BYTES)
 
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
-            for i in cutlass.range_constexpr(config.stages):
+            for i in cutlass.range_constexpr(config.slots):
                 cute.arch.mbarrier_init(full + i, 1)
-                cute.arch.mbarrier_init(empty + i, MULTIPLY_WARPS)
+                cute.arch.mbarrier_init(empty + i, MULTIPLY_WARPS * config.cluster)
             cute.arch.mbarrier_init_fence()
     cute.arch.griddepcontrol_launch_dependents()
-    cute.arch.sync_threads()
+    cute.arch.cluster_arrive_relaxed()
+    cute.arch.cluster_wait()
 
     if warp >= LOAD_WARP:
         cute.arch.setmaxregister_decrease(LOAD_REGISTERS)
         if warp == LOAD_WARP:
             with cute.arch.elect_one():
-                load_tiles(config, groups, schedule, turns, descriptors, workspace, shared)
+                load_tiles(config, groups, schedule, turns, descriptors, workspace, shared, rank)
+        cute.arch.sync_warp()
     else:
         cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
-        multiply_tiles(config, groups, schedule, turns, shared)
+        multiply_tiles(config, groups, schedule, turns, shared, rank)
+
+    # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
+    cute.arch.cluster_arrive_relaxed()
+    cute.arch.cluster_wait()
 
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
@@ -684,7 +751,8 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
     grouped_gemm(config, tuple(maps), tuple(groups), turns, schedule, workspace).launch(
         grid=(ctas, 1, 1),
         block=(THREADS, 1, 1),
-        smem=config.smem_bytes,
+        cluster=(config.cluster, 1, 1),
+        smem=SMEM_BYTES,
         min_blocks_per_mp=1,
         use_pdl=True,
     )
@@ -725,9 +793,11 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
     return a, b, scales(m), scales(n), matrix(torch.float16, m, n)
 
 
-def tile_cost(tokens: int, units: int) -> int:
-    """Cycles of a tile on an SM: two warpgroups at tokens / 2 cycles per wgmma, or the widening of weights."""
-    return units * max(4 * tokens, 260) + 1500
+def tile_cost(tokens: int, units: int, cluster: int) -> int:
+    """Cycles of a tile: two warpgroups at tokens / 2 cycles per wgmma, or the widening of the weights, or an
+    SM's share of what L2 delivers."""
+    traffic = tokens * TOKEN_BYTES // cluster + OTHER_BYTES
+    return units * max(4 * tokens, MIN_UNIT_CYCLES, traffic // L2_BYTES_PER_CYCLE) + TILE_CYCLES
 
 
 def spread(jobs: list[int], workers: int) -> tuple[int, list[list[int]]]:
@@ -746,68 +816,100 @@ def height_of(m: int, tiles: int) -> int:
     return -(-m // (tiles * TOKENS_MULTIPLE)) * TOKENS_MULTIPLE
 
 
-def choose_heights(sizes: Sizes, processors: int) -> list[int]:
-    """Tokens per tile of each group: as few tiles as fit, or a few more if that balances the load better."""
-    least = [-(-m // MAX_TOKENS) for m, _, _, _ in sizes]
+@dataclass(frozen=True)
+class Tiling:
+    """CTAs per cluster, how many clusters run at a time, and the number of tiles along the tokens, by group."""
 
-    def load(tiles: list[int]) -> int:
-        jobs = []
-        for count, (m, n, k, _) in zip(tiles, sizes, strict=True):
-            jobs += [tile_cost(height_of(m, count), k // UNIT)] * (count * -(-n // TILE_ROWS))
-        return spread(jobs, processors)[0]
+    sizes: Sizes
+    cluster: int
+    clusters: int
+    counts: tuple[int, ...]
 
-    tiles, best = list(least), load(least)
-    if sum(count * -(-n // TILE_ROWS) for count, (_, n, _, _) in zip(least, sizes, strict=True)) < 2048:
-        for g in range(len(sizes)):
-            for more in (1, 2, 3):
-                tried = [*tiles[:g], least[g] + more, *tiles[g + 1 :]]
-                if (found := load(tried)) < best:
-                    tiles, best = tried, found
-    heights = [height_of(m, count) for (m, _, _, _), count in zip(sizes, tiles, strict=True)]
-    while len(set(heights)) > MAX_VARIANTS:
-        ordered = sorted(set(heights))
-        low, high = min(zip(ordered, ordered[1:]), key=lambda pair: pair[1] / pair[0])
-        heights = [high if height == low else height for height in heights]
-    return heights
+    def heights(self) -> list[int]:
+        """Tokens of a tile of each group, of few different numbers."""
+        heights = [height_of(m, count) for (m, _, _, _), count in zip(self.sizes, self.counts, strict=True)]
+        while len(set(heights)) > MAX_VARIANTS:
+            ordered = sorted(set(heights))
+            low, high = min(zip(ordered, ordered[1:], strict=False), key=lambda pair: pair[1] / pair[0])
+            heights = [high if height == low else height for height in heights]
+        return heights
+
+    def tiles(self) -> list[tuple[int, int, int, int]]:
+        """(group, first row, tile along the tokens, cost) of every tile."""
+        rows_per_tile = self.cluster * TILE_ROWS
+        return [
+            (g, row, tile, tile_cost(height, k // UNIT, self.cluster))
+            for g, ((m, n, k, _), height) in enumerate(zip(self.sizes, self.heights(), strict=True))
+            for row in range(0, n, rows_per_tile)
+            for tile in range(-(-m // height))
+        ]
+
+    def cost(self) -> int:
+        return spread([cost for *_, cost in self.tiles()], self.clusters)[0]
+
+
+def choose_tiling(sizes: Sizes, clusters: dict[int, int]) -> Tiling:
+    """As few tiles as fit, or a few more if that balances the load better; for each size of cluster."""
+    least = tuple(-(-m // MAX_TOKENS) for m, _, _, _ in sizes)
+    found = []
+    for cluster, count in clusters.items():
+        best = Tiling(sizes, cluster, count, least)
+        cost = best.cost()
+        if len(best.tiles()) <= 4 * MAX_TILES_TO_SEARCH:
+            for g in range(len(sizes) if len(best.tiles()) < MAX_TILES_TO_SEARCH else 0):
+                for more in (1, 2, 3):
+                    counts = (*best.counts[:g], least[g] + more, *best.counts[g + 1 :])
+                    tried = Tiling(sizes, cluster, count, counts)
+                    if (new := tried.cost()) < cost:
+                        best, cost = tried, new
+        found.append((cost, best))
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 class Plan:
     """How problems of given sizes are run."""
 
-    def __init__(self, sizes: Sizes, processors: int) -> None:
+    def __init__(self, sizes: Sizes, processors: int, clusters: dict[int, int]) -> None:
         check_sizes(sizes)
-        heights = choose_heights(sizes, processors)
+        tiling = choose_tiling(sizes, clusters)
+        heights = tiling.heights()
         variants = tuple(sorted(set(heights)))
-        self.config = Config(len(sizes), variants)
+        self.config = Config(len(sizes), tiling.cluster, variants)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
 
-        jobs, tiles, per_group, used, items = [], [], [], 0, 0
-        for g, ((m, n, k, _), height) in enumerate(zip(sizes, heights, strict=True)):
-            units, token_tiles = k // UNIT, -(-m // height)
+        per_group, used, items = [], 0, 0
+        for (m, n, k, _), height in zip(sizes, heights, strict=True):
             per_group += [m, n, k, height, used // 1024]
-            used += token_tiles * units * height * TOKEN_BYTES
-            items += m * units
-            for row in range(0, n, TILE_ROWS):
-                for tile in range(token_tiles):
-                    tiles.append((g, row, tile, variants.index(height)))
-                    jobs.append(tile_cost(height, units))
-        _, taken = spread(jobs, processors)
+            used += -(-m // height) * (k // UNIT) * height * TOKEN_BYTES
+            items += m * (k // UNIT)
+        tiles = tiling.tiles()
+        _, taken = spread([cost for *_, cost in tiles], tiling.clusters)
         taken = [worker for worker in taken if worker]
         turns = max(map(len, taken))
-        blocks = -(-items * WIDEN_LANES // WIDEN_THREADS)
-        self.numbers = [len(taken), turns, min(blocks, WIDEN_BLOCKS_PER_SM * processors), items, *per_group]
+        blocks = min(-(-items * WIDEN_LANES // WIDEN_THREADS), WIDEN_BLOCKS_PER_SM * processors)
+        self.numbers = [len(taken) * tiling.cluster, turns, blocks, items, *per_group]
         self.workspace_bytes = used
+        entries = [(g, row, tile, variants.index(heights[g])) for g, row, tile, _ in tiles]
         self.table = [
-            tiles[worker[turn]] if turn < len(worker) else (-1, 0, 0, 0)
+            entries[worker[turn]] if turn < len(worker) else (-1, 0, 0, 0)
             for turn in range(turns)
             for worker in taken
         ]
 
 
+@cache
+def possible_clusters(device: int) -> dict[int, int]:
+    """How many clusters of each size run at a time."""
+    torch.cuda.synchronize(device)  # there is a context
+    hardware = cutlass.utils.HardwareInfo(device)
+    return {size: hardware.get_max_active_clusters(size) for size in CLUSTERS}
+
+
 @lru_cache(maxsize=64)
 def planned(sizes: Sizes, device: int) -> tuple[Plan, torch.Tensor, torch.Tensor]:
     """The plan, its schedule and a workspace on the device."""
-    plan = Plan(sizes, torch.cuda.get_device_properties(device).multi_processor_count)
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    plan = Plan(sizes, processors, possible_clusters(device))
     schedule = torch.tensor(plan.table, dtype=torch.int32).to("cuda")
     workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
     return plan, schedule, workspace
