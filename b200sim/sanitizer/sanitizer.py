@@ -58,8 +58,17 @@ class Sanitizer(UnitEvents):
         self.clusters[cluster] = ClusterState(cluster)
 
     def cluster_ended(self, cluster: Cluster) -> None:
-        state = self.clusters.pop(cluster)
+        self._check_pipes(self.clusters.pop(cluster))
+
+    def _check_pipes(self, state: ClusterState) -> None:
         for pipe in state.pipes.values():
+            if not pipe.issued and pipe.last is not None and any(other.issued for other in state.pipes.values()):
+                self.report(
+                    "commit_without_work",
+                    "tcgen05.commit by a thread that issues no tcgen05 operation: it arrives at once",
+                    first=pipe.last,
+                    edge="the thread that issued the operations must commit them",
+                )
             if pipe.issued > pipe.committed and pipe.last is not None:
                 self.report(
                     "never_committed",
@@ -127,6 +136,8 @@ class Sanitizer(UnitEvents):
     def faulted(self, grid: Grid, fault: Fault) -> None:
         if fault.code == "unsupported":
             return
+        for state in self.clusters.values():
+            self._check_pipes(state)
         code, detail = codes.of_fault(fault.code), ""
         if code == "deadlock":
             stuck = [state for state in self.clusters.values() if any(w.blocked_on for w in state.warps)]

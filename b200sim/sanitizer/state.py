@@ -119,6 +119,7 @@ class BarrierState:
         self.landed: set[int] = set()
         self.landed_up_to = 0
         self.arrivers: dict[tuple[str, int], str] = {}  # place -> who
+        self.observers: dict[int, list[tuple[int, int]]] = {}  # phase -> epochs of waits that saw it complete
         self.bytes: deque[str] = deque(maxlen=24)  # what changed the transaction count, for reports
 
     @property
@@ -138,6 +139,16 @@ class BarrierState:
                 first = self.handed_on is None
                 self.handed_on = self.gathered if first else agents.join(self.handed_on, self.gathered)  # type: ignore[arg-type]
                 self.gathered = None
+
+    def observe(self, phase: int, slot: int, clock: int) -> None:
+        self.observers.setdefault(phase, []).append((slot, clock))
+        self.observers.pop(phase - 4, None)
+
+    def last_phase_is_known(self, execution: np.ndarray) -> bool:
+        """Whether who knows this knows of somebody who saw the last phase complete."""
+        if self.barrier.phase == 0:
+            return True
+        return any(execution[slot] >= clock for slot, clock in self.observers.get(self.barrier.phase - 1, ()))
 
     def land(self, number: int) -> int:
         """A load has landed; the number up to which all have."""

@@ -52,6 +52,7 @@ class SyncEvents(ThreadEvents, Base):
         if not arrivals:
             return
         self.settle_loads(ws, ins)
+        self.check_phase(state, target, ws.now, warp, ins, None)
         target.arrivers["arrive", ins.line] = warp.name
         target.gather(state.agents, self._handed_on(ws, ins))
         if target.cta is not warp.cta:
@@ -80,6 +81,30 @@ class SyncEvents(ThreadEvents, Base):
         state, _ = self.of(warp)
         self.check_transactions(state.barriers[barrier])
 
+    def check_phase(
+        self,
+        state: ClusterState,
+        target: BarrierState,
+        knowledge: Knowledge,
+        warp: Warp,
+        ins: Instruction,
+        lane: int | None,
+    ) -> None:
+        """Who arrives in a phase should know that somebody saw the phase before complete; else the barrier can
+        run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.16)."""
+        if target.last_phase_is_known(state.agents.wide(knowledge)[EXECUTION]):
+            return
+        phase = target.barrier.phase
+        if self.once("unseen phase", target.cta.rank, target.offset, ins.line):
+            act = self.access("arrive", warp, ins, 0, 0, lane=lane, cta=target.cta, start=target.offset, size=8)
+            self.report(
+                "phase_skipped",
+                f"an arrival in phase {phase} of {target.name}, and nothing says that anybody saw "
+                f"phase {phase - 1} complete",
+                second=act,
+                edge=f"a wait for phase {phase - 1} that this arrival is ordered after; too many arrivals?",
+            )
+
     def check_transactions(self, target: BarrierState) -> None:
         """PTX ISA 9.7.13.15.5: all arrivals are there and more bytes than were expected."""
         barrier = target.barrier
@@ -105,6 +130,7 @@ class SyncEvents(ThreadEvents, Base):
                 edge="nothing keeps the barrier from running ahead of this waiter",
             )
         ws.observed[barrier] = phase
+        target.observe(phase, ws.slot, ws.clock)
         self._learn(ws, ins, target.handed_on)
 
     def _learn(self, ws: WarpState, ins: Instruction, knowledge: Knowledge | None) -> None:

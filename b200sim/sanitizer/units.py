@@ -250,13 +250,8 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         assert ins is not None
         pipe = state.pipe(ws.warp, operation.thread)
         ws.now = state.agents.wide(ws.now)
-        if not pipe.issued and any(other.issued > other.committed for other in state.pipes.values()):
-            self.report(
-                "commit_without_work",
-                f"{ins.mnemonic} by a thread that has issued no tcgen05 operation",
-                second=self.access("st", ws.warp, ins, ws.slot, ws.clock, lane=operation.thread),
-                edge="the thread that issued the operations must commit them",
-            )
+        if not pipe.issued and pipe.last is None:
+            pipe.last = self.access("commit", ws.warp, ins, ws.slot, ws.clock, lane=operation.thread)
         pipe.committed = pipe.issued
         given = state.agents.knowing(ws.now, pipe.slot, pipe.issued)
         targets = [found for found in (self.target(state, t) for t in detail.targets) if found is not None]
@@ -321,6 +316,8 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         knowledge, targets = given
         for target, number in targets:
             handed_on = knowledge
+            if not number and operation.ins is not None:
+                self.check_phase(state, target, knowledge, operation.issuer, operation.ins, operation.thread)
             if number:  # a load: its bytes, and those of all loads that were issued to the barrier before
                 handed_on = state.agents.knowing(knowledge, target.slot, target.land(number))
             target.gather(state.agents, handed_on)
