@@ -10,9 +10,10 @@ fp16. A few hundred tokens meet large weights: the job is to pull the weights ou
 * Two CTAs share each MMA (cta_group::2: 256 weight rows x 128 tokens x 64 of K). A CTA holds its own 128
   weight rows but only half of the tokens.
 * An output tile is 256 weight rows x 128 tokens, or x 256 tokens as two halves that share the weights in
-  shared memory. A half without a token is neither loaded nor multiplied.
+  shared memory. A half without a token is neither loaded nor multiplied; the MMAs of a group's last half are
+  only as wide as its tokens, rounded up to 16, and the two CTAs share these tokens evenly.
 * Persistent and warp-specialised: each CTA pair walks its tiles in a static order; in each CTA one thread of
-  warp 4 loads (TMA), in the leader CTA one thread of warp 5 issues the MMAs, warps 0-3 store.
+  warp 8 loads (TMA), in the leader CTA one thread of warp 9 issues the MMAs, warps 0-7 store.
 
       global --TMA--> stages in shared memory --MMA--> accumulators in tensor memory --ld, st--> global
                  ^ full / empty barriers ^        ^ acc_full / acc_empty barriers ^
@@ -40,7 +41,7 @@ from cutlass.cutlass_dsl import dsl_user_op
 
 # ---- What is supported -------------------------------------------------------------------------------------
 
-MAX_GROUPS = 32  # kernel parameters: 4 descriptors x 128 B and 6 numbers per group
+MAX_GROUPS = 32  # kernel parameters: 5 descriptors x 128 B and 6 numbers per group
 N_MULTIPLE = 8  # 16 B in a row of C
 K_MULTIPLE = 64  # a whole scale atom
 SIZE_LIMIT = 2**30  # of M, N, K: 32-bit indices
@@ -52,6 +53,7 @@ CTA_ROWS = 128  # weight rows of a CTA = lanes of tensor memory
 TILE_ROWS = CTAS * CTA_ROWS
 HALF_TOKENS = 128  # tokens of an MMA
 CTA_TOKENS = HALF_TOKENS // CTAS  # of these, tokens whose values lie in one CTA
+TOKEN_STEP = 16  # an MMA of two CTAs takes a multiple of 16 tokens
 MMA_K = 64
 K_TILE = 256  # elements of K per stage: rows of 128 B, as wide as the 128 B swizzle
 K_BLOCKS = K_TILE // MMA_K
@@ -80,10 +82,11 @@ LOAD_COLUMNS = 32  # accumulator columns per tcgen05.ld
 
 # ---- Warp roles --------------------------------------------------------------------------------------------
 
-STORE_WARPS = 4  # warp w can read lanes 32 w .. 32 w + 31 of tensor memory
-LOAD_WARP = 4
-MMA_WARP = 5
-THREADS = 32 * 6
+LANE_QUARTERS = 4  # warp w can read lanes 32 (w % 4) .. 32 (w % 4) + 31 of tensor memory
+STORE_WARPS = 8  # two per quarter, which take turns along the tokens
+LOAD_WARP = STORE_WARPS
+MMA_WARP = STORE_WARPS + 1
+THREADS = 32 * (STORE_WARPS + 2)
 
 # ---- Encodings of the hardware -----------------------------------------------------------------------------
 
@@ -112,9 +115,9 @@ VALUES_STEP = smem_field(MMA_K // 2)  # to the next K block
 SCALES_DESCRIPTOR = smem_descriptor(16, 8 * 16, 0)
 SCALES_STEP = smem_field(ATOM_BYTES)
 
-# Instruction descriptor of kind::mxf4nvf4: e2m1 values (bits 7 and 10), N / 8 from bit 17, UE4M3 scales
-# (bit 23 = 0), M / 16 from bit 24
-MMA_DESCRIPTOR = 1 << 7 | 1 << 10 | HALF_TOKENS // 8 << 17 | TILE_ROWS // 16 << 24
+# Instruction descriptor of kind::mxf4nvf4: e2m1 values (bits 7 and 10), N / 8 from bit 17 (added at run
+# time), UE4M3 scales (bit 23 = 0), M / 16 from bit 24
+MMA_DESCRIPTOR = 1 << 7 | 1 << 10 | TILE_ROWS // 16 << 24
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,10 @@ class Config:
     halves: int
 
     @property
+    def ctas_per_sm(self) -> int:
+        return 2 if self.halves == 1 else 1
+
+    @property
     def stage_bytes(self) -> int:
         """28 KB or 38 KB."""
         return ROW_TILE_BYTES + SCALE_TILE_BYTES + self.halves * (TOKEN_TILE_BYTES + SCALE_TILE_BYTES)
@@ -136,7 +143,7 @@ class Config:
     @property
     def stages(self) -> int:
         """4 in half an SM or 5 in a whole one."""
-        smem = SMEM_PER_SM // (2 if self.halves == 1 else 1) - SMEM_RESERVED_PER_CTA - HEADER_BYTES
+        smem = SMEM_PER_SM // self.ctas_per_sm - SMEM_RESERVED_PER_CTA - HEADER_BYTES
         return smem // self.stage_bytes
 
     @property
@@ -210,14 +217,19 @@ def copy_scales(columns: Int32, descriptor: Int64, *, loc=None, ip=None) -> None
 
 
 @dsl_user_op
-def multiply(acc, rows, tokens, row_scales, token_scales, accumulate, *, loc=None, ip=None) -> None:
-    """256 rows x 128 tokens x 64 of K: acc = (accumulate ? acc : 0) + rows @ tokens^T, with scales."""
+def multiply(
+    kind, acc, rows, tokens, row_scales, token_scales, accumulate, when=1, reuse="", *, loc=None, ip=None
+) -> None:
+    """If `when`: 256 rows x up to 128 tokens x 64 of K, acc = (accumulate ? acc : 0) + rows @ tokens^T, with
+    scales. `kind` is the instruction descriptor; `reuse` says what the collector buffer, which holds the rows
+    of one MMA, is used for: "fill" it or take from it for the last time ("lastuse")."""
+    collector = f".collector::a::{reuse}" if reuse else ""
     text = (
-        "{ .reg .pred p; setp.ne.b32 p, $6, 0; tcgen05.mma.cta_group::2.kind::mxf4nvf4.block_scale"
-        ".scale_vec::4X [$0], $1, $2, $3, [$4], [$5], p; }"
+        "{ .reg .pred p, q; setp.ne.b32 p, $6, 0; setp.ne.b32 q, $7, 0; @q tcgen05.mma.cta_group::2"
+        f".kind::mxf4nvf4.block_scale.scale_vec::4X{collector} [$0], $1, $2, $3, [$4], [$5], p; }}"
     )
-    operands = [acc, rows, tokens, MMA_DESCRIPTOR, row_scales, token_scales, accumulate]
-    ptx(text, "r,l,l,r,r,r,r", operands, loc=loc, ip=ip)
+    operands = [acc, rows, tokens, kind, row_scales, token_scales, accumulate, when]
+    ptx(text, "r,l,l,r,r,r,r,r", operands, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -289,6 +301,7 @@ class Tile:
     row: Int32  # its first row (column of C)
     token: Int32  # its first token (row of C)
     halves: Int32  # halves with a token
+    last_tokens: Int32  # of the last of these, rounded up to 16; one before it is full
     k_tiles: Int32
     m: Int32
     n: Int32
@@ -327,7 +340,12 @@ def find_tile(config: cutlass.Constexpr, work: Work, index: Int32):
     token_tile = (index - first) - row_tile * token_tiles
     token = token_tile * (config.halves * HALF_TOKENS)
     halves = 1 + (config.halves - 1) * Int32(m - token > HALF_TOKENS)
-    return Tile(group, row_tile * TILE_ROWS, token, halves, k_tiles, m, n, c)
+    last_tokens = cutlass.min(round_up(m - token - (halves - 1) * HALF_TOKENS, TOKEN_STEP), HALF_TOKENS)
+    return Tile(group, row_tile * TILE_ROWS, token, halves, last_tokens, k_tiles, m, n, c)
+
+
+def round_up(number: Int32, step: int) -> Int32:
+    return (number + step - 1) // step * step
 
 
 def next_slot(slot: Int32, parity: Int32, slots: int) -> tuple[Int32, Int32]:
@@ -352,29 +370,36 @@ class Barriers:
 
 
 @cute.jit
-def prefetch_descriptors(config: cutlass.Constexpr, work: Work, descriptors: Int64):
+def operand_descriptors(config: cutlass.Constexpr, descriptors: Int64, group: Int32, rank: Int32):
+    """Descriptors of rows, of this CTA's tokens, of row scales and of token scales. The parameters lie one
+    behind the other, `groups` of each kind; there are tokens for rank 0 and tokens for rank 1."""
+    first = descriptors + Int64(group) * DESCRIPTOR_BYTES
+    kind = config.groups * DESCRIPTOR_BYTES
+    return first, first + Int64(1 + rank) * kind, first + 3 * kind, first + 4 * kind
+
+
+@cute.jit
+def prefetch_descriptors(config: cutlass.Constexpr, work: Work, descriptors: Int64, rank: Int32):
     """Fetch the descriptors of the first tile's group ahead of their use."""
     group = find_tile(config, work, tile_index(Int32(0))).group
-    for operand in cutlass.range_constexpr(4):
-        prefetch_descriptor(descriptors + (Int64(group) + operand * config.groups) * DESCRIPTOR_BYTES)
+    for descriptor in operand_descriptors(config, descriptors, group, rank):
+        prefetch_descriptor(descriptor)
 
 
 @cute.jit
 def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barriers, stages, rank):
-    """One thread of each CTA: keep the stages full. A CTA loads its 128 rows, their scales, and its 64 tokens
-    of each half. Both CTAs need the scales of all tokens: each loads half of them for both."""
+    """One thread of each CTA: keep the stages full. A CTA loads its 128 rows, their scales, and its part of
+    the tokens of each half. Both CTAs need the scales of all tokens: each loads half of them for both."""
     leader_full = leader_address(barriers.full.toint())
-    kind_bytes = config.groups * DESCRIPTOR_BYTES
     cute.arch.griddepcontrol_wait()
 
     # On a fresh barrier, parity 1 counts as complete: the stages start out empty.
     stage, parity = Int32(0), Int32(1)
     for turn in cutlass.range(count_turns(work), unroll=1):
         tile = find_tile(config, work, tile_index(turn))
-        row_map = descriptors + Int64(tile.group) * DESCRIPTOR_BYTES
-        token_map, row_scale_map, token_scale_map = (row_map + i * kind_bytes for i in (1, 2, 3))
+        maps = operand_descriptors(config, descriptors, tile.group, rank)
+        row_map, token_map, row_scale_map, token_scale_map = maps
         row = tile.row + rank * CTA_ROWS
-        token = tile.token + rank * CTA_TOKENS
         half_bytes = CTAS * (TOKEN_TILE_BYTES + SCALE_TILE_BYTES)
         expected_bytes = CTAS * (ROW_TILE_BYTES + SCALE_TILE_BYTES) + tile.halves * half_bytes
 
@@ -394,7 +419,8 @@ def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barrie
             for half in cutlass.range_constexpr(config.halves):
                 if half < tile.halves:
                     smem = tokens + half * TOKEN_TILE_BYTES
-                    tma_load(smem, token_map, (k, token + half * HALF_TOKENS), full, EVICT_LAST)
+                    token = tile.token + half * HALF_TOKENS + rank * (half_tokens(tile, half) // CTAS)
+                    tma_load(smem, token_map, (k, token), full, EVICT_LAST)
                     smem = token_scales + half * SCALE_TILE_BYTES + rank * (SCALE_TILE_BYTES // CTAS)
                     atom_row = tile.token // ATOM_ROWS + half
                     box = (0, atom + rank * (K_BLOCKS // CTAS), atom_row)
@@ -407,9 +433,16 @@ def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barrie
         stage, parity = next_slot(stage, parity, config.stages)
 
 
+def half_tokens(tile: Tile, half: int) -> Int32:
+    """Tokens that the MMAs of this half take."""
+    is_last = Int32(half + 1 == tile.halves)
+    return HALF_TOKENS + is_last * (tile.last_tokens - HALF_TOKENS)
+
+
 @cute.jit
 def issue_mmas(config: cutlass.Constexpr, work: Work, barriers, stages: Int32, tmem: Int32):
-    """One thread of the leader CTA: per stage, copy the scales to tensor memory and multiply each half."""
+    """One thread of the leader CTA: per stage, copy the scales to tensor memory and multiply. The halves take
+    turns: the second finds the rows in the collector buffer, which saves a third of shared memory reads."""
     row_scale_columns = tmem + config.accumulators * ACC_COLUMNS
     token_scale_columns = row_scale_columns + SCALE_COLUMNS
     stages_field = Int64(smem_field(stages & 0xFFFFFF))  # CTA-local: without the CTA's rank in bits 24 and up
@@ -418,9 +451,10 @@ def issue_mmas(config: cutlass.Constexpr, work: Work, barriers, stages: Int32, t
     acc, acc_parity = Int32(0), Int32(1)
     for turn in cutlass.range(count_turns(work), unroll=1):
         tile = find_tile(config, work, tile_index(turn))
-        accs = []
+        accs, kinds = [], []
         for half in cutlass.range_constexpr(config.halves):
             accs.append(acc)
+            kinds.append(MMA_DESCRIPTOR + (half_tokens(tile, half) // 8 << 17))
             if half < tile.halves:
                 cute.arch.mbarrier_wait(barriers.acc_empty + acc, acc_parity)
                 acc, acc_parity = next_slot(acc, acc_parity, config.accumulators)
@@ -436,22 +470,25 @@ def issue_mmas(config: cutlass.Constexpr, work: Work, barriers, stages: Int32, t
             copy_scale_tile(row_scale_columns, row_scales)
             for half in cutlass.range_constexpr(config.halves):
                 if half < tile.halves:
-                    columns = token_scale_columns + half * SCALE_COLUMNS
-                    copy_scale_tile(columns, token_scales + half * smem_field(SCALE_TILE_BYTES))
-                    for block in cutlass.range_constexpr(K_BLOCKS):
-                        values = VALUES_DESCRIPTOR + block * VALUES_STEP
-                        accumulate = 1
-                        if cutlass.const_expr(block == 0):
-                            accumulate = Int32(k_tile > 0)
-                        multiply(
-                            tmem + accs[half] * ACC_COLUMNS,
-                            rows + values,
-                            tokens + (half * smem_field(TOKEN_TILE_BYTES) + values),
-                            row_scale_columns + block * ATOM_COLUMNS,
-                            columns + block * ATOM_COLUMNS,
-                            accumulate,
-                        )
-                    if k_tile == tile.k_tiles - 1:
+                    scales = token_scales + half * smem_field(SCALE_TILE_BYTES)
+                    copy_scale_tile(token_scale_columns + half * SCALE_COLUMNS, scales)
+            for block in cutlass.range_constexpr(K_BLOCKS):
+                values = VALUES_DESCRIPTOR + block * VALUES_STEP
+                for half in cutlass.range_constexpr(config.halves):
+                    multiply(
+                        kinds[half],
+                        tmem + accs[half] * ACC_COLUMNS,
+                        rows + values,
+                        tokens + (half * smem_field(TOKEN_TILE_BYTES) + values),
+                        row_scale_columns + block * ATOM_COLUMNS,
+                        token_scale_columns + half * SCALE_COLUMNS + block * ATOM_COLUMNS,
+                        accumulate=Int32(k_tile > 0) if block == 0 else 1,
+                        when=1 if half == 0 else Int32(tile.halves > half),
+                        reuse="" if config.halves == 1 else ("fill", "lastuse")[half],
+                    )
+            if k_tile == tile.k_tiles - 1:
+                for half in cutlass.range_constexpr(config.halves):
+                    if half < tile.halves:
                         commit((barriers.acc_full + accs[half]).toint())
             commit((barriers.empty + stage).toint())
             stage, parity = next_slot(stage, parity, config.stages)
@@ -465,22 +502,24 @@ def copy_scale_tile(columns: Int32, field: Int64) -> None:
 
 @cute.jit
 def store_tiles(config: cutlass.Constexpr, work: Work, barriers, tmem: Int32, rank: Int32):
-    """Four warps of each CTA: accumulators to C. A thread holds 32 tokens (rows of C) of its row (column)."""
+    """Eight warps of each CTA: accumulators to C. A thread has 32 tokens (rows of C) of its row (column)."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
-    lanes = tmem + (warp * 32 << 16)  # tensor memory address: lane << 16 | column
+    quarter, turns = warp % LANE_QUARTERS, STORE_WARPS // LANE_QUARTERS
+    lanes = tmem + (quarter * 32 << 16)  # tensor memory address: lane << 16 | column
+    first_column = warp // LANE_QUARTERS * LOAD_COLUMNS
     cute.arch.griddepcontrol_wait()
 
     acc, parity = Int32(0), Int32(0)
     for turn in cutlass.range(count_turns(work), unroll=1):
         tile = find_tile(config, work, tile_index(turn))
-        row = tile.row + rank * CTA_ROWS + warp * 32 + lane
+        row = tile.row + rank * CTA_ROWS + quarter * 32 + lane
         for half in cutlass.range(tile.halves, unroll=1):
             token = tile.token + half * HALF_TOKENS
             tokens = cutlass.min(tile.m - token, HALF_TOKENS)
             cute.arch.mbarrier_wait(barriers.acc_full + acc, parity)
             fence("after")
-            for column in cutlass.range(0, tokens, LOAD_COLUMNS, unroll=1):
+            for column in cutlass.range(first_column, tokens, turns * LOAD_COLUMNS, unroll=1):
                 values = load_accumulator(lanes + acc * ACC_COLUMNS + column)
                 store_columns(values, tile, row, lane, token + column)
             fence("before")
@@ -507,12 +546,21 @@ def store_columns(values: list[Float32], tile: Tile, row: Int32, lane: Int32, to
 
 @cute.kernel
 def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns: Int32):
-    """Grid: CTA pairs. maps: descriptors of rows, tokens, row scales, token scales, each one per group."""
+    """Grid: CTA pairs. maps: descriptors, see `operand_descriptors`; maps[i][g] is number i * groups + g."""
+    work = Work(problems, tiles, turns)
+    # The next launch may come in; it waits for the end of this one before it touches global memory.
+    cute.arch.griddepcontrol_launch_dependents()
+    if tile_index(Int32(0)) < tiles:
+        run_pair(config, work, descriptor_address(maps[0][0]))
+    else:
+        cute.arch.griddepcontrol_wait()
+
+
+@cute.jit
+def run_pair(config: cutlass.Constexpr, work: Work, descriptors: Int64):
+    """All warps of a CTA pair that has a tile: set up, play the roles, clean up."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    work = Work(problems, tiles, turns)
-    # The parameters lie one behind the other: maps[i][g] is number i * groups + g.
-    descriptors = descriptor_address(maps[0][0])
 
     full = cute.arch.get_dyn_smem(Int64, alignment=1024)  # the header begins with the barriers
     stages = full.toint() + HEADER_BYTES
@@ -522,8 +570,6 @@ def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns:
     barriers = Barriers(full, empty, acc_full, acc_empty)
     tmem_slot = cute.recast_ptr(acc_empty + config.accumulators, dtype=Int32)
 
-    # The next launch may come in; it waits for the end of this one before it touches global memory.
-    cute.arch.griddepcontrol_launch_dependents()
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
             for i in cutlass.range_constexpr(config.stages):
@@ -533,18 +579,25 @@ def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns:
                 cute.arch.mbarrier_init(acc_full + i, 1)
                 cute.arch.mbarrier_init(acc_empty + i, CTAS * STORE_WARPS)
             cute.arch.mbarrier_init_fence()
-            prefetch_descriptors(config, work, descriptors)
+    cute.arch.sync_warp()
+    cute.arch.cluster_arrive()
+    # Until the other CTA is there: fetch descriptors, allocate tensor memory (slow: the CTAs shake hands).
+    if warp == LOAD_WARP:
+        with cute.arch.elect_one():
+            prefetch_descriptors(config, work, descriptors, rank)
     if warp == MMA_WARP:
         cute.arch.alloc_tmem(config.tmem_columns, tmem_slot, is_two_cta=True)
         cute.arch.relinquish_tmem_alloc_permit(is_two_cta=True)
     cute.arch.sync_warp()
-    cute.arch.cluster_arrive()
     cute.arch.cluster_wait()
-    tmem = cute.arch.make_warp_uniform(tmem_slot[0])
 
+    cute.arch.cluster_arrive()  # tensor memory is allocated; loads need not wait for that
     if warp == LOAD_WARP:
         with cute.arch.elect_one():
             load_tiles(config, work, descriptors, barriers, stages, rank)
+    cute.arch.sync_warp()
+    cute.arch.cluster_wait()
+    tmem = cute.arch.make_warp_uniform(tmem_slot[0])
     if warp == MMA_WARP and rank == 0:
         with cute.arch.elect_one():
             issue_mmas(config, work, barriers, stages, tmem)
@@ -618,24 +671,29 @@ class Arguments:
 @cute.jit
 def launch(config: cutlass.Constexpr, arguments: Arguments):
     (pairs, *sizes), addresses = arguments
-    row_maps, token_maps, row_scale_maps, token_scale_maps, problems = [], [], [], [], []
+    maps, problems = [[], [], [], [], []], []
     tiles = Int32(0)
     for g in cutlass.range_constexpr(config.groups):
         m, n, k = sizes[3 * g : 3 * g + 3]
         a, b, sfa, sfb, c = addresses[5 * g : 5 * g + 5]
-        row_maps.append(encode_values(b, n, k, CTA_ROWS))
-        token_maps.append(encode_values(a, m, k, CTA_TOKENS))
-        row_scale_maps.append(encode_scales(sfb, n, k, K_BLOCKS))
-        token_scale_maps.append(encode_scales(sfa, m, k, K_BLOCKS // CTAS))
+        # CTA 0 takes the first part of each half. Its tokens end where, in the last half, the other's begin.
+        last_half = (m - 1) // HALF_TOKENS * HALF_TOKENS
+        end_of_first = last_half + round_up(m - last_half, TOKEN_STEP) // CTAS
+        maps[0].append(encode_values(b, n, k, CTA_ROWS))
+        maps[1].append(encode_values(a, cutlass.min(end_of_first, m), k, CTA_TOKENS))
+        maps[2].append(encode_values(a, m, k, CTA_TOKENS))
+        maps[3].append(encode_scales(sfb, n, k, K_BLOCKS))
+        maps[4].append(encode_scales(sfa, m, k, K_BLOCKS // CTAS))
         token_tiles = cute.ceil_div(m, config.halves * HALF_TOKENS)
         problems.append((tiles, token_tiles, cute.ceil_div(k, K_TILE), m, n, c))
         tiles += token_tiles * cute.ceil_div(n, TILE_ROWS)
-    maps = (tuple(row_maps), tuple(token_maps), tuple(row_scale_maps), tuple(token_scale_maps))
+    maps = tuple(tuple(kind) for kind in maps)
     grouped_gemm(config, maps, tuple(problems), tiles, cute.ceil_div(tiles, pairs)).launch(
         grid=(pairs * CTAS, 1, 1),
         block=(THREADS, 1, 1),
         cluster=(CTAS, 1, 1),
         smem=config.smem_bytes,
+        min_blocks_per_mp=config.ctas_per_sm,
         use_pdl=True,
     )
 
@@ -689,7 +747,8 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
 @cache
 def plan(sizes: Sizes, processors: int) -> Plan:
     """Tiles of 128 tokens if each CTA pair then has at most one, else of 256. As few turns as the device's
-    pairs allow, then as few pairs as those turns need."""
+    pairs allow, then as few pairs as those turns need; but all pairs, some idle, where two launches share the
+    SMs: each SM then has one CTA of this launch, and room for just one of the next."""
     check_sizes(sizes)
     most_pairs = processors // CTAS
 
@@ -698,7 +757,7 @@ def plan(sizes: Sizes, processors: int) -> Plan:
 
     halves = 1 if tiles(1) <= most_pairs else 2
     turns = -(-tiles(halves) // most_pairs)
-    pairs = -(-tiles(halves) // turns)
+    pairs = most_pairs if halves == 1 else -(-tiles(halves) // turns)
     order = tuple(sorted(range(len(sizes)), key=lambda g: -sizes[g][0]))
     numbers = (pairs, *(number for g in order for number in sizes[g][:3]))
     expected = tuple(expected_tensors(*sizes[g][:3]) for g in order)

@@ -79,8 +79,8 @@ MUTANTS = [
     ),
     Mutant(
         "accumulator not cleared",
-        "accumulate = Int32(k_tile > 0)",
-        "accumulate = Int32(1)",
+        "accumulate=Int32(k_tile > 0) if block == 0 else 1,",
+        "accumulate=1,",
         r"NaN|left over|accumul",
     ),
     Mutant(
@@ -97,8 +97,8 @@ MUTANTS = [
     ),
     Mutant(
         "token scales of K block 0 for every K block",
-        "                            columns + block * ATOM_COLUMNS,",
-        "                            columns,",
+        "token_scale_columns + half * SCALE_COLUMNS + block * ATOM_COLUMNS,",
+        "token_scale_columns + half * SCALE_COLUMNS,",
         r"scale",
     ),
     Mutant(
@@ -145,15 +145,15 @@ MUTANTS = [
     ),
     Mutant(
         "every warp reads the lanes of warp 0",
-        "lanes = tmem + (warp * 32 << 16)",
-        "lanes = tmem + (warp * 0 << 16)",
+        "lanes = tmem + (quarter * 32 << 16)",
+        "lanes = tmem + (quarter * 0 << 16)",
         r"tmem_lane_ownership",
     ),
     Mutant(
         "instruction descriptor for half the tokens",
-        "HALF_TOKENS // 8 << 17",
-        "HALF_TOKENS // 16 << 17",
-        r"never written|N tile|rows",
+        "half_tokens(tile, half) // 8 << 17",
+        "half_tokens(tile, half) // 16 << 17",
+        r"idesc_n",
     ),
     Mutant(
         "stage filled before it is free",
@@ -163,8 +163,26 @@ MUTANTS = [
     ),
     Mutant(
         "even and odd CTA load the same rows",
-        "row = tile.row + rank * CTA_ROWS\n        token = tile.token",
-        "row = tile.row\n        token = tile.token",
+        "row = tile.row + rank * CTA_ROWS\n",
+        "row = tile.row\n",
         r"columns 128..255.*column \^ 128",
+    ),
+    Mutant(
+        "tokens of the last half not shared evenly by the CTAs",
+        "rank * (half_tokens(tile, half) // CTAS)",
+        "rank * CTA_TOKENS",
+        r"never written|NaN|rows",
+    ),
+    Mutant(
+        "tokens of CTA 0 end too early",
+        "last_half + round_up(m - last_half, TOKEN_STEP) // CTAS",
+        "last_half + round_up(m - last_half, TOKEN_STEP) // CTAS - 8",
+        r"rows",
+    ),
+    Mutant(
+        "last CTA pair idle",
+        "if tile_index(Int32(0)) < tiles:",
+        "if tile_index(Int32(0)) < tiles - 1:",
+        r"never written",
     ),
 ]
