@@ -57,7 +57,7 @@ def convert_address(ins: Instruction, binder: Binder) -> Operation:
         elif type(value) is int:
             warp.put(d, (value + delta) & width_mask(64))
         else:
-            warp.put(d, (value.astype(np.int64) + delta).view(np.uint64))  # type: ignore[union-attr]
+            warp.put(d, (value.astype(np.int64) + delta).view(np.uint64))
 
     return operation
 
@@ -84,7 +84,7 @@ def is_space(ins: Instruction, binder: Binder) -> Operation:
         if type(address) is int:
             warp.put(p, FULL if holds(address, rank) else 0)
         else:
-            warp.put(p, lane_mask(np.array([holds(int(x), rank) for x in address])))  # type: ignore[union-attr]
+            warp.put(p, lane_mask(np.array([holds(int(x), rank) for x in address])))
 
     return operation
 

@@ -92,7 +92,7 @@ def add_sub_mul(ins: Instruction, binder: Binder) -> Operation:
 def _widen(value: Value, bits: int, from_signed: bool) -> Value:
     """A `bits` wide value as a 2*bits wide pattern, sign-extended if `from_signed`."""
     if type(value) is int:
-        return (signed(value, bits) if from_signed else value) & width_mask(2 * bits)  # type: ignore[operator]
+        return (signed(value, bits) if from_signed else value) & width_mask(2 * bits)
     if from_signed:
         wide = np.dtype(f"i{bits // 4}")
         return signed(value, bits).astype(wide).view(UNSIGNED[2 * bits])  # type: ignore[union-attr]
@@ -118,11 +118,11 @@ def _high_half(a: Value, b: Value, bits: int, from_signed: bool) -> Value:
     if type(a) is int and type(b) is int:
         if from_signed:
             a, b = signed(a, bits), signed(b, bits)
-        return (a * b >> bits) & width_mask(bits)  # type: ignore[operator]
+        return (a * b >> bits) & width_mask(bits)
     if bits == 64:
         return per_lane(lambda x, y: _high_half(x, y, bits, from_signed), bits)(a, b)  # type: ignore[arg-type, return-value]
     product = _widen(a, bits, from_signed) * _widen(b, bits, from_signed)
-    return (product >> bits).astype(UNSIGNED[bits])  # type: ignore[union-attr]
+    return (product >> bits).astype(UNSIGNED[bits])  # type: ignore[operator, union-attr]
 
 
 def multiply_high(ins: Instruction, binder: Binder) -> Operation:
@@ -191,7 +191,7 @@ def divide(ins: Instruction, binder: Binder) -> Operation:
 
     def one(x: int, y: int) -> int:
         if from_signed:
-            x, y = signed(x, bits), signed(y, bits)  # type: ignore[assignment]
+            x, y = signed(x, bits), signed(y, bits)
         return _truncated(x, y)[which] & width_mask(bits) if y else width_mask(bits)
 
     compute = per_lane(one, bits)
@@ -224,4 +224,4 @@ def negate(ins: Instruction, binder: Binder) -> Operation:
     if ins.opcode == "neg":
         return modular(ins, binder, lambda a: -a)
     bits = bits_of(ins)
-    return modular(ins, binder, lambda a: pattern(abs(signed(a, bits)), bits))  # type: ignore[arg-type]
+    return modular(ins, binder, lambda a: pattern(abs(signed(a, bits)), bits))

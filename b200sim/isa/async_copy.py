@@ -53,7 +53,10 @@ def copy(ins: Instruction, binder: Binder) -> Operation:
             place = cta.offset(lane(regs[dst], i) + dst_offset, size, ins.mnemonic)
             source = lane(regs[src], i) + src_offset
             if place % size or source % size:
-                raise Fault("misaligned", f"{ins.mnemonic} of {size} bytes from {source:#x} to shared offset {place:#x}")
+                raise Fault(
+                    "misaligned",
+                    f"{ins.mnemonic} of {size} bytes from {source:#x} to shared offset {place:#x}",
+                )
             copies.append((place, source, size if count is None else min(lane(regs[count], i), size)))
 
         def perform() -> None:

@@ -75,7 +75,7 @@ def _on_integers(
 ) -> Callable[[int, int, int], int]:
     if not from_signed:
         return lambda old, b, c: combine(old, b, c) & width_mask(bits)
-    return lambda old, b, c: combine(*(signed(x, bits) for x in (old, b, c))) & width_mask(bits)  # type: ignore[arg-type]
+    return lambda old, b, c: combine(*(signed(x, bits) for x in (old, b, c))) & width_mask(bits)
 
 
 def _float_add(bits: int) -> Callable[[int, int, int], int]:

@@ -33,7 +33,7 @@ WORDS = (
 )  # fmt: skip
 
 
-def _optional(ins: Instruction, operands: list, binder: Binder) -> tuple[int | None, int | None]:  # type: ignore[type-arg]
+def _optional(ins: Instruction, operands: list, binder: Binder) -> tuple[int | None, int | None]:
     """Slots of the CTA mask of a multicast and of the byte mask; the cache policy is read by nobody."""
     mask = binder.read(operands.pop(0)) if ins.has("multicast::cluster") else None
     if ins.has("L2::cache_hint"):
@@ -293,7 +293,7 @@ def _bulk_store(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _bound(perform: Callable[..., None], warp: Warp, key: tuple) -> Callable[[], None]:  # type: ignore[type-arg]
+def _bound(perform: Callable[..., None], warp: Warp, key: tuple) -> Callable[[], None]:
     return lambda: perform(warp, *key)
 
 

@@ -61,13 +61,13 @@ def _between_integers(ins: Instruction, binder: Binder, to: str, source: str) ->
         if type(value) is int:
             number = value & width_mask(from_bits)
             if source[0] == "s":
-                number = signed(number, from_bits)  # type: ignore[assignment]
+                number = signed(number, from_bits)
             number &= width_mask(to_bits)
             if to[0] == "s":
-                number = signed(number, to_bits)  # type: ignore[assignment]
+                number = signed(number, to_bits)
             warp.put(d, number & width_mask(register))
             return
-        lanes = value.astype(UNSIGNED[from_bits])  # type: ignore[union-attr]
+        lanes = value.astype(UNSIGNED[from_bits])
         wide = (lanes.view(SIGNED[from_bits]) if source[0] == "s" else lanes).astype(UNSIGNED[to_bits])
         if to_bits != register:
             wide = (wide.view(SIGNED[to_bits]) if to[0] == "s" else wide).astype(UNSIGNED[register])
@@ -121,7 +121,7 @@ def _to_float(ins: Instruction, binder: Binder, to: str, source: str) -> Operati
             numbers = np.clip(np.where(np.isnan(numbers), 0, numbers), 0, 1).astype(numbers.dtype) + 0
         if narrow is not None:
             codes = narrow(numbers)
-            warp.put(d, int(codes[0]) if codes.size == 1 else codes)  # type: ignore[arg-type]
+            warp.put(d, int(codes[0]) if codes.size == 1 else codes)
             return
         with np.errstate(over="ignore"):
             result = numbers.astype(FLOAT[TYPE_BITS[to]])

@@ -64,7 +64,7 @@ def shift(ins: Instruction, binder: Binder) -> Operation:
             if left:
                 warp.put(d, (value << amount) & mask)
             elif arithmetic:
-                warp.put(d, (signed(value, bits) >> amount) & mask)  # type: ignore[operator]
+                warp.put(d, (signed(value, bits) >> amount) & mask)
             else:
                 warp.put(d, value >> amount)
         else:

@@ -48,7 +48,7 @@ class _Access:
         base = warp.regs[self.base]
         if type(base) is int:
             return base + self.offset & ALL_64
-        value = base + (self.offset & ((1 << 8 * base.itemsize) - 1))  # type: ignore[union-attr]  # wraps
+        value = base + (self.offset & ((1 << 8 * base.itemsize) - 1))  # wraps
         if self.space == "generic" and value.dtype != np.uint64:
             value = value.astype(np.uint64)
         return value
@@ -60,7 +60,7 @@ class _Access:
         if type(low) is int:
             wrong = low
         else:
-            wrong = int((low * lane_array(warp.mask)).max())  # type: ignore[operator]
+            wrong = int((low * lane_array(warp.mask)).max())
         if wrong:
             raise Fault(
                 "misaligned",
@@ -126,7 +126,7 @@ def _store_128(access: _Access, slot: int) -> Operation:
         if type(value) is int:
             low, high = value & ALL_64, value >> 64
         else:
-            low, high = (np.array([x >> shift & ALL_64 for x in value], np.uint64) for shift in (0, 64))  # type: ignore[union-attr, assignment]
+            low, high = (np.array([x >> shift & ALL_64 for x in value], np.uint64) for shift in (0, 64))  # type: ignore[assignment]
         write(warp, address, low, access)
         write(warp, address + 8, high, access)
 
@@ -174,7 +174,7 @@ def _read_global(warp: Warp, address: Value, access: _Access) -> Value:
     if type(address) is int:
         return int.from_bytes(memory.view(address, access.size), "little")
     mask = None if warp.mask == FULL else lane_array(warp.mask)
-    return memory.gather(address, access.size, mask)
+    return memory.gather(address, access.size, mask)  # type: ignore[arg-type]
 
 
 def _read_shared(warp: Warp, address: Value, access: _Access) -> Value:
@@ -274,7 +274,7 @@ def _write_global(warp: Warp, address: Value, value: Value, access: _Access) -> 
         memory.view(address, size, write=True)[:] = np.frombuffer(last.to_bytes(size, "little"), np.uint8)
         return
     mask = None if warp.mask == FULL else lane_array(warp.mask)
-    memory.scatter(address, spread(value, 8 * size), size, mask)
+    memory.scatter(address, spread(value, 8 * size), size, mask)  # type: ignore[arg-type]
 
 
 def _write_shared(warp: Warp, address: Value, value: Value, access: _Access) -> None:

@@ -67,7 +67,7 @@ def _unpack(destination: Vector, source: Operand, bits: int, binder: Binder) -> 
                 warp.put(slot, value >> i * part & mask)
         elif bits == 128:
             for i, slot in enumerate(slots):
-                warp.put(slot, np.array([x >> i * part & mask for x in value], UNSIGNED[part]))  # type: ignore[union-attr]
+                warp.put(slot, np.array([x >> i * part & mask for x in value], UNSIGNED[part]))
         else:
             lanes = np.ascontiguousarray(value).view(UNSIGNED[part]).reshape(32, -1)
             for i, slot in enumerate(slots):
@@ -87,7 +87,7 @@ def _pack(destination: Operand, source: Vector, bits: int, binder: Binder) -> Op
         if all(type(value) is int for value in values):
             packed = 0
             for i, value in enumerate(values):
-                packed |= value << i * part  # type: ignore[operator]
+                packed |= value << i * part
             warp.put(d, packed)
         elif bits == 128:
             columns = [np.broadcast_to(np.asarray(v), 32).tolist() for v in values]

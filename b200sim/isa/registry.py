@@ -99,7 +99,7 @@ def decode_terminator(ins: Instruction, binder: Binder) -> Terminator:
     return _attempt(_terminators[prefix], ins, binder)
 
 
-def _attempt(decoder: Callable, ins: Instruction, binder: Binder) -> Callable:  # type: ignore[type-arg]
+def _attempt(decoder: Callable, ins: Instruction, binder: Binder) -> Callable:
     try:
         return decoder(ins, binder)
     except Unsupported as fault:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
 from b200sim.machine.observer import Commit, Detail, TensorCoreWork
 from b200sim.ptx.binder import Binder
-from b200sim.ptx.syntax import Address, Immediate, Instruction, Vector
+from b200sim.ptx.syntax import Address, Immediate, Instruction, Operand, Vector
 from b200sim.tensor_core.copy import copy_to_tensor_memory, copy_touches, shift_down, shift_touches
 from b200sim.tensor_core.mma import (
     block_scaled_touches,
@@ -196,7 +196,7 @@ def store(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _items(operand):  # type: ignore[no-untyped-def]
+def _items(operand: Operand) -> tuple[Operand, ...]:
     return operand.items if isinstance(operand, Vector) else (operand,)
 
 
@@ -336,7 +336,7 @@ def _block_scaled(ins: Instruction, binder: Binder, kind: str) -> Operation:
         regs = warp.regs
         ctas, counters = _pair(warp, ins), warp.cta.grid.counters
         word = lane(regs[idesc], i)
-        arguments = {
+        arguments: dict[str, Any] = {
             "d_address": lane(regs[d], i) + d_offset,
             "a_descriptor": lane(regs[a], i),
             "b_descriptor": lane(regs[b], i),
@@ -379,7 +379,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
     b, idesc = binder.source(ins.operands[2], 64), binder.source(ins.operands[3], 32)
     rest = list(ins.operands[4:])
     disabled = (
-        [binder.source(item, 32) for item in rest.pop(0).items] if isinstance(rest[0], Vector) else None
+        [binder.source(item, 32) for item in _items(rest.pop(0))] if isinstance(rest[0], Vector) else None
     )
     enable, flip = binder.predicate(rest.pop(0))
     scale = binder.source(rest[0], 32) if rest else None
@@ -389,7 +389,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
         regs = warp.regs
         ctas, counters = _pair(warp, ins), warp.cta.grid.counters
         word, operand = lane(regs[idesc], i), lane(regs[a], i) + a_offset
-        arguments = {
+        arguments: dict[str, Any] = {
             "d_address": lane(regs[d], i) + d_offset,
             ("a_address" if a_in_tensor_memory else "a_descriptor"): operand,
             "b_descriptor": lane(regs[b], i),
@@ -401,7 +401,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
 
         def perform() -> None:
             started = time.perf_counter()
-            mma_dense(ctas, kind=kind, **arguments)  # type: ignore[arg-type]
+            mma_dense(ctas, kind=kind, **arguments)
             counters.mma_instructions += 1
             counters.mma_flops += mma_flops(word, kind, None, group)
             counters.tensor_core_seconds += time.perf_counter() - started
@@ -417,7 +417,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
                 names["A"] = operand
             key = (kind, group, *where.values())
             touches = partial(dense_touches, group, kind=kind, **where)  # type: ignore[arg-type]
-            return TensorCoreWork(ctas, key, touches, names, arguments["accumulate"])  # type: ignore[arg-type]
+            return TensorCoreWork(ctas, key, touches, names, arguments["accumulate"])
 
         _post(warp, ins, i, perform, detail)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,22 @@ from numpy.typing import NDArray
 LANES = 32
 FULL = 0xFFFFFFFF  # all 32 lanes
 
-Vector = NDArray[np.unsignedinteger]
+Vector = NDArray[Any]  # unsigned
 Value = int | Vector
 
-UNSIGNED = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4"), 64: np.dtype("u8")}
-SIGNED = {8: np.dtype("i1"), 16: np.dtype("i2"), 32: np.dtype("i4"), 64: np.dtype("i8")}
-FLOAT = {16: np.dtype("f2"), 32: np.dtype("f4"), 64: np.dtype("f8")}
+UNSIGNED: dict[int, np.dtype[Any]] = {
+    8: np.dtype("u1"),
+    16: np.dtype("u2"),
+    32: np.dtype("u4"),
+    64: np.dtype("u8"),
+}
+SIGNED: dict[int, np.dtype[Any]] = {
+    8: np.dtype("i1"),
+    16: np.dtype("i2"),
+    32: np.dtype("i4"),
+    64: np.dtype("i8"),
+}
+FLOAT: dict[int, np.dtype[Any]] = {16: np.dtype("f2"), 32: np.dtype("f4"), 64: np.dtype("f8")}
 
 LANE_INDEX = np.arange(LANES, dtype=np.uint32)
 
@@ -48,6 +59,10 @@ def lowest_lane(mask: int) -> int:
     return (mask & -mask).bit_length() - 1
 
 
+@overload
+def signed(value: int, bits: int) -> int: ...
+@overload
+def signed(value: Vector, bits: int) -> Vector: ...
 def signed(value: Value, bits: int) -> Value:
     """Two's complement reading of a `bits` wide pattern."""
     if type(value) is int:
@@ -78,7 +93,7 @@ def floats(value: Value, bits: int) -> NDArray[np.floating]:
     return value.view(FLOAT[bits])  # type: ignore[union-attr]
 
 
-def from_lanes(lanes: NDArray, bits: int) -> Value:  # type: ignore[type-arg]
+def from_lanes(lanes: NDArray, bits: int) -> Value:
     """The bit patterns of an array made from `floats`: back to an int if it has one element."""
     raw = lanes.view(UNSIGNED[bits])
     return int(raw[0]) if raw.size == 1 else raw

@@ -103,7 +103,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
         if type(value) is int:
             warp.put(d, value)
         else:
-            picked = value[source]  # type: ignore[index]
+            picked = value[source]
             same = mode == "idx" and (source == source[0]).all()
             warp.put(d, int(picked[0]) if same else picked)
         warp.put(p, valid)
@@ -204,7 +204,7 @@ def match(ins: Instruction, binder: Binder) -> Operation:
         elif type(value) is int:
             warp.put(d, warp.mask)
         else:
-            groups = [_group(value, x, warp.mask) for x in value.tolist()]  # type: ignore[union-attr]
+            groups = [_group(value, x, warp.mask) for x in value.tolist()]
             warp.put(d, np.array(groups, np.uint32))
 
     return operation

@@ -107,7 +107,9 @@ class Grid:
                     f"grid {self.size} is not a multiple of the cluster {self.cluster} in axis {'xyz'[axis]}",
                 )
             if blocks > MAX_GRID[axis]:
-                raise Fault("launch_shape", f"grid {self.size}: more than {MAX_GRID[axis]} in axis {'xyz'[axis]}")
+                raise Fault(
+                    "launch_shape", f"grid {self.size}: more than {MAX_GRID[axis]} in axis {'xyz'[axis]}"
+                )
         if self.cluster[0] * self.cluster[1] * self.cluster[2] > MAX_CLUSTER:
             raise Fault("launch_shape", f"cluster {self.cluster} has more than {MAX_CLUSTER} CTAs")
         if not 0 < self.threads_per_cta <= 1024:

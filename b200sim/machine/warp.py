@@ -9,7 +9,7 @@ the same for all lanes mostly stays a plain int even in code that one elected la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Warp:
         self.cta = cta
         self.index = index
         self.program = program
-        self.regs: list[Value] = slots  # type: ignore[assignment]  # None where never read before written
+        # A Value per slot: an int or lanes, for predicates always an int; None where never read before written.
+        self.regs: list[Any] = slots
         lanes = min(32, cta.thread_count - 32 * index)
         self.alive = FULL if lanes == 32 else (1 << lanes) - 1
         self.mask = self.alive
@@ -159,7 +160,7 @@ class Warp:
             self.regs[slot] = (old & ~self.mask) | (value & self.mask)
         elif bits == 128:
             lanes = [lane(value if self.mask >> i & 1 else old, i) for i in range(32)]
-            self.regs[slot] = np.array(lanes, object)  # type: ignore[assignment]
+            self.regs[slot] = np.array(lanes, object)
         elif type(old) is int and type(value) is int and old == value:
             pass
         else:
@@ -190,7 +191,7 @@ class Warp:
         value = self.regs[slot]
         if type(value) is int:
             return value
-        active = value[lane_array(self.mask)]  # type: ignore[index]
+        active = value[lane_array(self.mask)]
         first = int(active[0])
         if not (active == first).all():
             raise Fault(

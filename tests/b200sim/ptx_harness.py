@@ -40,9 +40,7 @@ def program(text: str) -> Program:
     for block in decoded.blocks:
         block.operations = [
             _checked(operation, ins.text, sorted(usage.writes), decoded.binder.bits)
-            for operation, ins, usage in zip(
-                block.operations, block.instructions, block.usages, strict=False
-            )
+            for operation, ins, usage in zip(block.operations, block.instructions, block.usages, strict=False)
         ]
     return decoded
 
@@ -260,7 +258,10 @@ def each_way(
 
 @lru_cache(maxsize=1024)
 def _each_way_module(
-    instruction: str, widths: tuple[int, ...], operand_bits: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]
+    instruction: str,
+    widths: tuple[int, ...],
+    operand_bits: tuple[int, ...],
+    shapes: tuple[tuple[int, ...], ...],
 ) -> str:
     """One kernel that runs the instruction in all its forms, one after the other."""
     names = ["%d"] if "{d}" in instruction else [f"%d{i}" for i in range(len(widths))]
@@ -282,7 +283,9 @@ def _each_way_module(
             lines.append(_load(f"%{letter}", bits, "%in" if i in fixed else "%inl", i * 256))
         skip = f"SKIP{number}"
         for snippet in (text, f"@%active {text}", f"@!%active bra {skip};\n{text}\n{skip}:"):
-            lines += [f"mov.{_moved(bits)} {name}, {OLD[bits]};" for name, bits in zip(names, widths, strict=True)]
+            lines += [
+                f"mov.{_moved(bits)} {name}, {OLD[bits]};" for name, bits in zip(names, widths, strict=True)
+            ]
             lines.append(snippet)
             for name, bits in zip(names, widths, strict=True):
                 lines.append(_store64(name, bits, place))

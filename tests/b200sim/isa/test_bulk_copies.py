@@ -16,7 +16,8 @@ from b200sim.faults import Fault
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 from b200sim.tma.descriptor import ElementType, Swizzle, TensorMap
 
-HEAD = """.reg .b64 %a<9>, %w; .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %d, %c<6>; .reg .pred %p, %q, %one, %first;
+HEAD = """.reg .b64 %a<9>, %w; .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %d, %c<6>;
+    .reg .pred %p, %q, %one, %first;
 mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid; mov.u32 %r, %cluster_ctarank;
 setp.eq.u32 %first, %t, 0; setp.eq.u32 %one, %l, 0; mov.u32 %bar, smem; add.s32 %d, %bar, 1024;
 """
@@ -43,9 +44,19 @@ def run(body: str, arrays, **launch):
 
 def map_of(array: np.ndarray, box: tuple[int, ...], swizzle: Swizzle = Swizzle.NONE) -> np.ndarray:
     """The descriptor of a whole array (dimension 0 last), as 128 aligned bytes."""
-    kinds = {"uint8": ElementType.U8, "uint16": ElementType.U16, "uint32": ElementType.U32, "int32": ElementType.S32}
+    kinds = {
+        "uint8": ElementType.U8,
+        "uint16": ElementType.U16,
+        "uint32": ElementType.U32,
+        "int32": ElementType.S32,
+    }
     tensor_map = TensorMap(
-        array.ctypes.data, kinds[array.dtype.name], array.shape[::-1], array.strides[::-1][1:], box, swizzle=swizzle
+        array.ctypes.data,
+        kinds[array.dtype.name],
+        array.shape[::-1],
+        array.strides[::-1][1:],
+        box,
+        swizzle=swizzle,
     )
     return aligned(np.frombuffer(tensor_map.encode(), np.uint8))
 
@@ -74,10 +85,17 @@ def set_coordinates(values: tuple[int, ...]) -> str:
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("schedule", [ProgramOrder(), Eager(), SeededRandom(5)], ids=["program", "eager", "random"])
+@pytest.mark.parametrize(
+    "schedule", [ProgramOrder(), Eager(), SeededRandom(5)], ids=["program", "eager", "random"]
+)
 def test_tensor_load_then_store(rank, schedule):
     """A box that overhangs at both ends is loaded, zeros outside, and stored elsewhere, clipped."""
-    shape, box, start, target = (16, 5, 4, 3, 3)[:rank], (8, 3, 2, 2, 2)[:rank], (12, -1, 3, -1, 1)[:rank], (12, 3, 0, 1, 2)[:rank]
+    shape, box, start, target = (
+        (16, 5, 4, 3, 3)[:rank],
+        (8, 3, 2, 2, 2)[:rank],
+        (12, -1, 3, -1, 1)[:rank],
+        (12, 3, 0, 1, 2)[:rank],
+    )
     source, out = numbers(*shape[::-1]), aligned(np.zeros(shape[::-1], np.uint32))
     maps = [map_of(source, box), map_of(out, box)]
     nbytes = 4 * int(np.prod(box))
@@ -86,7 +104,8 @@ def test_tensor_load_then_store(rank, schedule):
         + f"""@%one cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
             [%d], [%a2, {coordinates(start)}], [%bar], 0;
         """ + wait() + set_coordinates(target)
-        + f"""@%one cp.async.bulk.tensor.{rank}d.global.shared::cta.tile.bulk_group [%a3, {coordinates(target)}], [%d];
+        + f"""@%one cp.async.bulk.tensor.{rank}d.global.shared::cta.tile.bulk_group [%a3,
+            {coordinates(target)}], [%d];
         cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;""",
         [source, out, *maps], schedule=schedule,
     )  # fmt: skip
@@ -107,8 +126,10 @@ def test_swizzled_load_lands_where_the_address_bits_say():
     run(
         INIT + expect(2048) + """@%one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
         [%d], [%a2, {0, 0}], [%bar];""" + wait()
-        + """mov.b32 %v, 0; COPY: add.s32 %u, %v, %t; shl.b32 %u, %u, 2; cvt.u64.u32 %w, %u; add.s64 %w, %w, %a1;
-        add.s32 %u, %u, %d; ld.shared.b32 %u, [%u]; st.global.b32 [%w], %u; add.s32 %v, %v, 32; setp.lt.s32 %p, %v, 512;
+        + """mov.b32 %v, 0; COPY: add.s32 %u, %v, %t; shl.b32 %u, %u, 2; cvt.u64.u32 %w, %u;
+            add.s64 %w, %w, %a1;
+        add.s32 %u, %u, %d; ld.shared.b32 %u, [%u]; st.global.b32 [%w], %u; add.s32 %v, %v, 32;
+        setp.lt.s32 %p, %v, 512;
         @%p bra COPY;""",
         [source, dump, map_of(source, (64, 16), Swizzle.B128)],
     )  # fmt: skip
@@ -152,7 +173,8 @@ def test_both_ctas_of_a_pair_signal_the_even_one():
         @%one cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.cta_group::2
           [%d], [%a2, {0, %r}], [%bar];
         @!%p bra END;""" + wait()
-        + """shl.b32 %v, %l, 2; add.s32 %u, %d, %v; cvt.u64.u32 %w, %v; add.s64 %w, %w, %a1; ld.shared.b32 %v, [%u];
+        + """shl.b32 %v, %l, 2; add.s32 %u, %d, %v; cvt.u64.u32 %w, %v; add.s64 %w, %w, %a1;
+            ld.shared.b32 %v, [%u];
         st.global.b32 [%w], %v; mapa.shared::cluster.u32 %u, %u, 1; ld.shared::cluster.b32 %v, [%u];
         st.global.b32 [%w+128], %v; END:""" + CLUSTER_SYNC,
         [source, out, map_of(source, (32, 1))], grid=(2, 1, 1), cluster=(2, 1, 1),
@@ -164,7 +186,8 @@ def test_load_without_an_elected_lane_happens_32_times_and_an_equal_store_once()
     source, out = numbers(1, 32), aligned(np.zeros((1, 32), np.uint32))
     machine = run(
         INIT + expect(32 * 128)
-        + """cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a2, {0, 0}], [%bar];
+        + """cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a2, {0,
+            0}], [%bar];
         """ + wait() + """cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%a3, {0, 0}], [%d];
         cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;""",
         [source, out, map_of(source, (32, 1)), map_of(out, (32, 1))],
@@ -177,7 +200,8 @@ def test_load_without_an_elected_lane_happens_32_times_and_an_equal_store_once()
 def test_reductions_happen_once_per_lane(lanes_active):
     out, flat = numbers(1, 32), numbers(8)
     run(
-        f"""shl.b32 %v, %l, 2; add.s32 %v, %v, %d; st.shared.b32 [%v], 10; bar.sync 0; fence.proxy.async.shared::cta;
+        f"""shl.b32 %v, %l, 2; add.s32 %v, %v, %d; st.shared.b32 [%v], 10; bar.sync 0;
+            fence.proxy.async.shared::cta;
         setp.lt.u32 %p, %l, {lanes_active};
         @%p cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%a2, {{0, 0}}], [%d];
         @%p cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%a1], [%d], 32;
@@ -191,7 +215,9 @@ def test_reductions_happen_once_per_lane(lanes_active):
 # -- one-dimensional copies -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [ProgramOrder(), Eager(), SeededRandom(1)], ids=["program", "eager", "random"])
+@pytest.mark.parametrize(
+    "schedule", [ProgramOrder(), Eager(), SeededRandom(1)], ids=["program", "eager", "random"]
+)
 def test_bulk_load_copy_to_peer_and_store(schedule):
     """Global to CTA 0, CTA 0 to CTA 1 over the cluster, CTA 1 to global."""
     source, out = numbers(64), aligned(np.zeros(64, np.uint32))
@@ -201,9 +227,11 @@ def test_bulk_load_copy_to_peer_and_store(schedule):
         @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0], 256, [%bar];
         """ + wait(0, "W0")
         + """mapa.shared::cluster.u32 %u, %d, 1; mapa.shared::cluster.u32 %v, %bar, 1; mov.b32 %c0, 256;
-        @%one cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%u+512], [%d], %c0, [%v]; bra END;
+        @%one cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%u+512], [%d], %c0,
+        [%v]; bra END;
         RECEIVE: """ + wait(0, "W1")
-        + """@%one cp.async.bulk.global.shared::cta.bulk_group [%a1], [%d+512], 256; cp.async.bulk.commit_group;
+        + """@%one cp.async.bulk.global.shared::cta.bulk_group [%a1], [%d+512], 256;
+            cp.async.bulk.commit_group;
         cp.async.bulk.wait_group 0; END: """ + CLUSTER_SYNC,
         [source, out], grid=(2, 1, 1), cluster=(2, 1, 1), schedule=schedule,
     )  # fmt: skip
@@ -215,9 +243,11 @@ def test_bulk_load_multicast():
     run(
         INIT + CLUSTER_SYNC + expect(16)
         + """.reg .b16 %m; mov.b16 %m, 3; setp.eq.u32 %q, %r, 0; and.pred %q, %q, %one;
-        @%q cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%d], [%a0], 16, [%bar], %m;
+        @%q cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%d],
+        [%a0], 16, [%bar], %m;
         """ + wait()
-        + """mul.wide.u32 %w, %r, 16; add.s64 %w, %w, %a1; @%one cp.async.bulk.global.shared::cta.bulk_group [%w], [%d], 16;
+        + """mul.wide.u32 %w, %r, 16; add.s64 %w, %w, %a1;
+            @%one cp.async.bulk.global.shared::cta.bulk_group [%w], [%d], 16;
         cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;""" + CLUSTER_SYNC,
         [source, out], grid=(2, 1, 1), cluster=(2, 1, 1),
     )  # fmt: skip
@@ -232,7 +262,8 @@ def test_wait_group_leaves_only_the_newest(allowed):
     """Three stores in a group each; under the default order nothing lands before it has to."""
     out, seen = aligned(np.zeros(12, np.uint32)), aligned(np.zeros(4, np.uint32))
     stores = "".join(
-        f"@%one cp.async.bulk.global.shared::cta.bulk_group [%a0+{16 * i}], [%d], 16; cp.async.bulk.commit_group;\n"
+        f"@%one cp.async.bulk.global.shared::cta.bulk_group [%a0+{16 * i}], [%d], 16; "
+        f"cp.async.bulk.commit_group;\n"
         for i in range(3)
     )
     looks = "".join(f"ld.global.b32 %v, [%a0+{16 * i}]; st.global.b32 [%a1+{4 * i}], %v;\n" for i in range(3))
@@ -252,9 +283,11 @@ def test_groups_belong_to_threads():
         """shl.b32 %v, %l, 2; add.s32 %v, %v, %d; st.shared.b32 [%v], 9; bar.sync 0; setp.eq.u32 %p, %l, 1;
         @%one cp.async.bulk.global.shared::cta.bulk_group [%a0], [%d], 16; @%one cp.async.bulk.commit_group;
         @%p cp.async.bulk.global.shared::cta.bulk_group [%a0+16], [%d], 16; @%p cp.async.bulk.commit_group;
-        @%one cp.async.bulk.global.shared::cta.bulk_group [%a0+32], [%d], 16; @%one cp.async.bulk.commit_group;
+        @%one cp.async.bulk.global.shared::cta.bulk_group [%a0+32], [%d], 16;
+        @%one cp.async.bulk.commit_group;
         @!%p bra LANE0; cp.async.bulk.wait_group 1; bra SEEN; LANE0: cp.async.bulk.wait_group 1; SEEN:
-        ld.global.b32 %v, [%a0]; st.global.b32 [%a1], %v; ld.global.b32 %v, [%a0+16]; st.global.b32 [%a1+4], %v;
+        ld.global.b32 %v, [%a0]; st.global.b32 [%a1], %v; ld.global.b32 %v, [%a0+16];
+        st.global.b32 [%a1+4], %v;
         ld.global.b32 %v, [%a0+32]; st.global.b32 [%a1+8], %v;""",
         [out, seen],
     )  # fmt: skip
@@ -265,9 +298,11 @@ def test_empty_groups_and_uncommitted_copies():
     """An empty group is complete at once; a copy that no commit has closed is not waited for."""
     out, seen = aligned(np.zeros(4, np.uint32)), aligned(np.zeros(4, np.uint32))
     run(
-        """@%one st.shared.b32 [%d], 9; cp.async.bulk.commit_group; cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;
+        """@%one st.shared.b32 [%d], 9; cp.async.bulk.commit_group; cp.async.bulk.commit_group;
+            cp.async.bulk.wait_group 0;
         @%one cp.async.bulk.global.shared::cta.bulk_group [%a0], [%d], 16; cp.async.bulk.wait_group 0;
-        ld.global.b32 %v, [%a0]; st.global.b32 [%a1], %v; cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;
+        ld.global.b32 %v, [%a0]; st.global.b32 [%a1], %v; cp.async.bulk.commit_group;
+        cp.async.bulk.wait_group.read 0;
         ld.global.b32 %v, [%a0]; st.global.b32 [%a1+4], %v;""",
         [out, seen],
     )  # fmt: skip
@@ -278,7 +313,8 @@ def test_cp_async_groups_zero_fill_and_barrier():
     source, out = numbers(128), aligned(np.zeros(4 * 32, np.uint32))
     run(
         INIT.replace("[%bar], 1", "[%bar], 32")
-        + """shl.b32 %v, %l, 4; add.s32 %u, %d, %v; cvt.u64.u32 %w, %v; add.s64 %a2, %a0, %w; add.s64 %a3, %a1, %w;
+        + """shl.b32 %v, %l, 4; add.s32 %u, %d, %v; cvt.u64.u32 %w, %v; add.s64 %a2, %a0, %w;
+            add.s64 %a3, %a1, %w;
         mov.b32 %c0, %l; cp.async.ca.shared.global [%u], [%a2], 4; cp.async.commit_group;
         cp.async.cg.shared.global.L2::128B [%u], [%a2], 16, %c0; cp.async.commit_group; cp.async.wait_group 1;
         ld.shared.b32 %v, [%u]; st.global.b32 [%a3], %v; cp.async.wait_all;
@@ -298,14 +334,16 @@ def test_cp_async_groups_zero_fill_and_barrier():
 
 # -- descriptors edited on the device ---------------------------------------------------------------------
 
-EDIT = """shl.b32 %v, %l, 2; cvt.u64.u32 %w, %v; add.s64 %w, %w, %a2; ld.global.b32 %u, [%w]; add.s32 %v, %v, %d;
+EDIT = """shl.b32 %v, %l, 2; cvt.u64.u32 %w, %v; add.s64 %w, %w, %a2; ld.global.b32 %u, [%w];
+    add.s32 %v, %v, %d;
 st.shared.b32 [%v+256], %u; bar.warp.sync -1;
 @%one tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%d+256], SOURCE;
 @%one tensormap.replace.tile.global_dim.shared::cta.b1024.b32 [%d+256], 0, 16; bar.warp.sync -1;
 tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%a3], [%d+256], 128;
 """
 ACQUIRE = "fence.proxy.tensormap::generic.acquire.gpu [%a3], 128;\n"
-FETCH = """@%one cp.async.bulk.tensor.1d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a3, {0}], [%bar];
+FETCH = """@%one cp.async.bulk.tensor.1d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a3,
+    {0}], [%bar];
 """
 
 
@@ -316,9 +354,12 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
     workspace = aligned(np.zeros(128, np.uint8))
     body = INIT
     for round_, source in enumerate(("%a0", "%a1")):
-        body += EDIT.replace("SOURCE", source) + (ACQUIRE if acquire or round_ == 0 else "") + expect(128) + FETCH
+        body += (
+            EDIT.replace("SOURCE", source) + (ACQUIRE if acquire or round_ == 0 else "") + expect(128) + FETCH
+        )
         body += wait(round_, f"W{round_}")
-        body += f"""shl.b32 %v, %l, 2; add.s32 %u, %d, %v; ld.shared.b32 %u, [%u]; cvt.u64.u32 %w, %v; add.s64 %w, %w, %a4;
+        body += f"""shl.b32 %v, %l, 2; add.s32 %u, %d, %v; ld.shared.b32 %u, [%u]; cvt.u64.u32 %w, %v;
+            add.s64 %w, %w, %a4;
         st.global.b32 [%w+{128 * round_}], %u; bar.warp.sync -1;"""
     run(body, [first, second, map_of(first, (32,)), workspace, out])
     clipped = lambda row: [*row[:16].tolist(), *[0] * 16]  # noqa: E731  # global_dim was set to 16
@@ -332,15 +373,19 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
 @pytest.mark.parametrize(
     ("code", "body"),
     [
-        ("bulk_size", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0], 24, [%bar];"),
+        ("bulk_size", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], "
+                      "[%a0], 24, [%bar];"),
         ("bulk_misaligned", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d+8], [%a0], 16, [%bar];"),
         ("global_out_of_bounds", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0+128], 16, [%bar];"),
         ("mbarrier_uninitialised", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0], 16, [%bar+8];"),
-        ("tma_barrier", "mov.u32 %v, %bar; or.b32 %v, %v, 0x1000000; @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ("tma_barrier", "mov.u32 %v, %bar; or.b32 %v, %v, 0x1000000; "
+                        "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                         " [%d], [%a0], 16, [%v];"),
-        ("multicast_mask", ".reg .b16 %m; mov.b16 %m, 0; @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ("multicast_mask", ".reg .b16 %m; mov.b16 %m, 0; "
+                           "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                            ".multicast::cluster [%d], [%a0], 16, [%bar], %m;"),
-        ("shared_wrong_cta", ".reg .b16 %m; mov.b16 %m, 2; @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ("shared_wrong_cta", ".reg .b16 %m; mov.b16 %m, 2; "
+                             "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".multicast::cluster [%d], [%a0], 16, [%bar], %m;"),
         ("tensor_map_misaligned", "@%one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a1+16, {0, 0}], [%bar];"),
         ("unsupported", "@%one cp.async.bulk.tensor.2d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%d], [%a1, {0, 0}], [%bar];"),
@@ -359,7 +404,8 @@ def test_misuse(code, body):
 
 def test_idle_lanes_do_nothing():
     found = lanes(
-        "setp.gt.u32 %p, %lane, 99; @%p cp.async.bulk.commit_group; @%p cp.async.bulk.global.shared::cta.bulk_group [%n], [smem], 16; mov.b32 %d, 1;",
+        "setp.gt.u32 %p, %lane, 99; @%p cp.async.bulk.commit_group; "
+        "@%p cp.async.bulk.global.shared::cta.bulk_group [%n], [smem], 16; mov.b32 %d, 1;",
         {"%d": 32}, declare=".reg .pred %p; .reg .b64 %n;", shared_bytes=64,
     )  # fmt: skip
     assert found["%d"] == [1] * 32

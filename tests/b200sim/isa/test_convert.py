@@ -224,7 +224,8 @@ def test_128_bit_registers(uniform):
     wide = [(i * 0x1234567_89ABCDEF_02468ACE_13579BDF) % 2**128 for i in range(1, 33)]
     value = wide[5] if uniform else wide
     found = lanes(
-        "mov.b128 {%lo, %hi}, %w; mov.b128 %x, {%hi, %lo}; setp.lt.u32 %p, %lane, 7; @%p mov.b128 %x, {%lo, %lo};",
+        "mov.b128 {%lo, %hi}, %w; mov.b128 %x, {%hi, %lo}; setp.lt.u32 %p, %lane, 7; "
+        "@%p mov.b128 %x, {%lo, %lo};",
         {"%lo": 64, "%hi": 64, "%x": 128}, {"%w": (128, value)}, declare=".reg .pred %p;",
     )  # fmt: skip
     for i in range(32):

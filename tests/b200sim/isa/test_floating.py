@@ -15,7 +15,8 @@ QUICK = settings(max_examples=8, deadline=None)
 
 
 def patterns(form: xf.Format, seed: int) -> list[int]:
-    """32 patterns: special values, neighbours of powers of two, subnormals, anything; all close enough to interact."""
+    """32 patterns: special values, neighbours of powers of two, subnormals, anything;
+    all close enough to interact."""
     rng = random.Random(seed)
     sign = 1 << form.bits - 1
     special = [0, 1, form.largest, form.largest + 1, form.nan, 1 << form.mantissa, (1 << form.mantissa) - 1]
@@ -26,7 +27,9 @@ def patterns(form: xf.Format, seed: int) -> list[int]:
         if pick < 0.25:
             code = rng.choice(special)
         elif pick < 0.7:
-            code = one + (rng.randrange(-14, 14) << form.mantissa) + rng.choice([-2, -1, 0, 1, 2, 12345 % sign])
+            code = (
+                one + (rng.randrange(-14, 14) << form.mantissa) + rng.choice([-2, -1, 0, 1, 2, 12345 % sign])
+            )
         else:
             code = rng.randrange(sign)
         rows.append(code % sign | (sign if rng.random() < 0.5 else 0))

@@ -18,7 +18,10 @@ def values(bits: int, seed: int) -> list[int]:
     rng = random.Random(seed)
     top = 1 << bits
     special = [0, 1, 2, top - 1, top - 2, top // 2, top // 2 - 1, top // 2 + 1, 1 << bits // 2]
-    return [rng.choice(special) if rng.random() < 0.5 else rng.randrange(top) >> rng.randrange(bits) for _ in range(32)]
+    return [
+        rng.choice(special) if rng.random() < 0.5 else rng.randrange(top) >> rng.randrange(bits)
+        for _ in range(32)
+    ]
 
 
 def column(bits: int) -> st.SearchStrategy[list[int]]:
@@ -134,7 +137,9 @@ def test_predicate_logic(name):
     @given(one_of(0, 1), one_of(0, 1))
     def check(a, b):
         each_way(f"{name}.pred {{d}}, {{a}}, {{b}};", 1, [(1, a), (1, b)], LOGIC[name])
-        each_way(f"{name}.pred {{d}}, {{a}}, !{{b}};", 1, [(1, a), (1, b)], lambda x, y: LOGIC[name](x, 1 - y))
+        each_way(
+            f"{name}.pred {{d}}, {{a}}, !{{b}};", 1, [(1, a), (1, b)], lambda x, y: LOGIC[name](x, 1 - y)
+        )
 
     check()
     each_way("not.pred {d}, {a};", 1, [(1, [0, 1] * 16)], lambda x: 1 - x)
@@ -170,7 +175,9 @@ def test_funnel_shift(direction, mode):
             both = high << 32 | low
             return (both << n >> 32 if direction == "l" else both >> n) & 0xFFFFFFFF
 
-        each_way(f"shf.{direction}.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};", 32, [(32, a), (32, b), (32, c)], oracle)
+        each_way(
+            f"shf.{direction}.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};", 32, [(32, a), (32, b), (32, c)], oracle
+        )
 
     check()
 
@@ -263,7 +270,9 @@ def test_byte_permute(a, b, selector):
     def oracle(x, y, s):
         pool = [*x.to_bytes(4, "little"), *y.to_bytes(4, "little")]
         picked = [(pool[s >> 4 * i & 7], s >> 4 * i & 8) for i in range(4)]
-        return int.from_bytes(bytes((255 if byte > 127 else 0) if sign else byte for byte, sign in picked), "little")
+        return int.from_bytes(
+            bytes((255 if byte > 127 else 0) if sign else byte for byte, sign in picked), "little"
+        )
 
     each_way("prmt.b32 {d}, {a}, {b}, {c};", 32, [(32, a), (32, b), (32, selector)], oracle)
 
@@ -304,7 +313,12 @@ def test_comparison_combined_with_a_predicate(name, flip):
         z = 1 - z if flip else z
         return LOGIC[name](int(x < y), z), LOGIC[name](int(x >= y), z)
 
-    each_way(f"setp.lt.{name}.s32 {{d0}}|{{d1}}, {{a}}, {{b}}, {flip}{{c}};", [1, 1], [(32, a), (32, b), (1, p)], oracle)
+    each_way(
+        f"setp.lt.{name}.s32 {{d0}}|{{d1}}, {{a}}, {{b}}, {flip}{{c}};",
+        [1, 1],
+        [(32, a), (32, b), (1, p)],
+        oracle,
+    )
 
 
 def test_comparison_with_its_complement():
@@ -318,8 +332,18 @@ def test_comparison_with_its_complement():
 def test_select(kind):
     bits = int(kind[1:])
     a, b, p = [i * 3 for i in range(32)], [1000 + i for i in range(32)], [1, 0, 0, 1, 1] * 6 + [0, 1]
-    each_way(f"selp.{kind} {{d}}, {{a}}, {{b}}, {{c}};", bits, [(bits, a), (bits, b), (1, p)], lambda x, y, z: x if z else y)
-    each_way(f"selp.{kind} {{d}}, {{a}}, {{b}}, !{{c}};", bits, [(bits, a), (bits, b), (1, p)], lambda x, y, z: y if z else x)
+    each_way(
+        f"selp.{kind} {{d}}, {{a}}, {{b}}, {{c}};",
+        bits,
+        [(bits, a), (bits, b), (1, p)],
+        lambda x, y, z: x if z else y,
+    )
+    each_way(
+        f"selp.{kind} {{d}}, {{a}}, {{b}}, !{{c}};",
+        bits,
+        [(bits, a), (bits, b), (1, p)],
+        lambda x, y, z: y if z else x,
+    )
 
 
 def test_immediates_take_the_width_of_the_type():

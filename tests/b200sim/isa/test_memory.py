@@ -34,7 +34,9 @@ def prologue(mask: int, stride: int, step: int = 1) -> str:
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("space", ["global", "shared", "shared::cta", "shared::cluster", "generic global", "generic shared"])
+@pytest.mark.parametrize(
+    "space", ["global", "shared", "shared::cta", "shared::cluster", "generic global", "generic shared"]
+)
 def test_loads_of_every_width(space, mask):
     """Each lane loads from its own place, extended to registers that are wider than the element."""
     lines, expected, place = [], [], 0
@@ -84,7 +86,9 @@ def test_stores_of_every_width(space, mask, kind, count):
                   "generic shared": ("%w", "")}[space]  # fmt: skip
     vector = f".v{count}" if count > 1 else ""
     source = f"{{{', '.join(names)}}}" if count > 1 else names[0]
-    body = prologue(mask, 32) + f".reg .b{register} {', '.join(names)}; .reg .b64 %p2; ld.param.u64 %p2, [p2];\n"
+    body = (
+        prologue(mask, 32) + f".reg .b{register} {', '.join(names)}; .reg .b64 %p2; ld.param.u64 %p2, [p2];\n"
+    )
     body += f"mul.wide.u32 %w, %l, {8 * count}; add.s64 %p2, %p2, %w;\n"
     body += "".join(f"ld.global.b{register} {name}, [%p2+{8 * i}];\n" for i, name in enumerate(names))
     body += "cvt.u64.u32 %w, %s; cvta.shared.u64 %w, %w;\n"
@@ -107,7 +111,8 @@ def test_stores_of_every_width(space, mask, kind, count):
 
 
 def test_uniform_addresses_offsets_and_conflicts():
-    """All lanes at one address: loads agree, the highest active lane's store stays; offsets may be negative."""
+    """All lanes at one address: loads agree, the highest active lane's store stays;
+    offsets may be negative."""
     memory = np.arange(64, dtype=np.uint32)
     found = lanes(
         """
@@ -135,8 +140,10 @@ def test_128_bit_accesses(space, uniform):
     step = "mul.wide.u32 %t, %lane, 16;" if not uniform else "mov.b64 %t, 16;"
     base = "ld.param.u64 %q, [p2];" if space == "global" else "mov.b64 %q, smem;"
     found = lanes(
-        f"{base} {step} add.s64 %q, %q, %t; st.{space}.b128 [%q], %w; ld.{space}.b128 %x, [%q]; ld.{space}.b64 %y, [%q+8];",
-        {"%x": 128, "%y": 64}, {"%w": (128, wide)}, declare=".reg .b64 %q, %t;", arrays=[memory], shared_bytes=1024,
+        f"{base} {step} add.s64 %q, %q, %t; st.{space}.b128 [%q], %w; ld.{space}.b128 %x, [%q]; "
+        f"ld.{space}.b64 %y, [%q+8];",
+        {"%x": 128, "%y": 64}, {"%w": (128, wide)}, declare=".reg .b64 %q, "
+                                                            "%t;", arrays=[memory], shared_bytes=1024,
     )  # fmt: skip
     expected = [wide[31]] * 32 if uniform else wide
     assert found["%x"] == expected
@@ -171,7 +178,9 @@ def test_atomics_serialise_lanes(name, space):
     word = "" if space == "generic" else f".{space}"
     memory = np.zeros(4, f"u{bits // 8}")
     memory[:] = start
-    fill = "".join(f"mov.b{bits} %v, {v}; st.shared.b{bits} [smem+{i * bits // 8}], %v;\n" for i, v in enumerate(start))
+    fill = "".join(
+        f"mov.b{bits} %v, {v}; st.shared.b{bits} [smem+{i * bits // 8}], %v;\n" for i, v in enumerate(start)
+    )
     found = lanes(
         f"""{fill if space == "shared" else ""} {base}
         and.b32 %k, %lane, 3; mul.wide.u32 %t, %k, {bits // 8}; add.s64 %q, %q, %t;
@@ -226,17 +235,24 @@ def test_parameters():
         ("global_out_of_bounds", "st.global.b32 [%q-4], %v;"),
         ("global_out_of_bounds", "add.s64 %q, %q, %w; add.s64 %q, %q, %w; ld.global.b32 %v, [%q+8];"),
         ("shared_out_of_bounds", "ld.shared.b32 %v, [smem+64];"),
-        ("shared_out_of_bounds", "mov.b32 %s, smem; shl.b32 %v, %lane, 2; add.s32 %s, %s, %v; st.shared.b32 [%s], %v;"),
+        (
+            "shared_out_of_bounds",
+            "mov.b32 %s, smem; shl.b32 %v, %lane, 2; add.s32 %s, %s, %v; st.shared.b32 [%s], %v;",
+        ),
         ("shared_out_of_bounds", "ld.shared.b32 %v, [smem-4];"),
         ("shared_wrong_cta", "mov.b32 %s, smem; or.b32 %s, %s, 0x1000000; ld.shared.b32 %v, [%s];"),
         ("shared_wrong_cta", "mov.b32 %s, smem; or.b32 %s, %s, 0x1000000; ld.shared::cluster.b32 %v, [%s];"),
-        ("shared_wrong_cta", "mov.b32 %s, smem; mapa.shared::cluster.u32 %s, %s, 1; st.shared::cluster.b32 [%s], %v;"),
+        (
+            "shared_wrong_cta",
+            "mov.b32 %s, smem; mapa.shared::cluster.u32 %s, %s, 1; st.shared::cluster.b32 [%s], %v;",
+        ),
     ],
 )
 def test_bad_addresses(code, snippet):
     with pytest.raises(Fault) as caught:
         lanes(
-            f"ld.param.u64 %q, [p2]; mul.wide.u32 %w, %lane, 4; mov.b32 %v, 0; mov.b32 %s, 0;\n{snippet}", {"%v": 32},
+            f"ld.param.u64 %q, [p2]; mul.wide.u32 %w, %lane, 4; mov.b32 %v, 0; "
+            f"mov.b32 %s, 0;\n{snippet}", {"%v": 32},
             declare=".reg .b64 %q, %w; .reg .b32 %s;", arrays=[np.zeros(64, np.uint32)], shared_bytes=64,
         )  # fmt: skip
     assert caught.value.code == code
@@ -245,7 +261,8 @@ def test_bad_addresses(code, snippet):
 
 def test_idle_lanes_may_hold_any_address():
     found = lanes(
-        """ld.param.u64 %q, [p2]; setp.eq.u32 %p, %lane, 5; mul.wide.u32 %w, %lane, 0x1000001; @%p mov.b64 %w, 4;
+        """ld.param.u64 %q, [p2]; setp.eq.u32 %p, %lane, 5; mul.wide.u32 %w, %lane, 0x1000001;
+            @%p mov.b64 %w, 4;
         add.s64 %q, %q, %w; @%p ld.global.b32 %v, [%q]; cvt.u32.u64 %s, %w; @%p st.shared.b32 [smem], %v;
         @!%p bra END; add.s32 %s, %s, smem; ld.shared.b32 %u, [%s-4]; END:""",
         {"%v": 32, "%u": 32}, declare=".reg .b64 %q, %w; .reg .b32 %s; .reg .pred %p;",
@@ -276,7 +293,8 @@ def test_other_ctas_shared_memory():
         st.global.b32 [%out+128], %v;
         getctarank.shared::cluster.u32 %v, %t; st.global.b32 [%out+256], %v;
         cvt.u64.u32 %g, %t; cvta.shared::cluster.u64 %g, %g; ld.b32 %v, [%g]; st.global.b32 [%out+384], %v;
-        isspacep.shared::cta %p, %g; selp.b32 %v, 1, 0, %p; isspacep.shared::cluster %p, %g; @%p add.s32 %v, %v, 2;
+        isspacep.shared::cta %p, %g; selp.b32 %v, 1, 0, %p; isspacep.shared::cluster %p, %g;
+        @%p add.s32 %v, %v, 2;
         isspacep.global %p, %out; @%p add.s32 %v, %v, 4; st.global.b32 [%out+512], %v;
         barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;
         add.s32 %peer, %r, 3; and.b32 %peer, %peer, 3; mapa.shared::cluster.u32 %t, %a, %peer;

@@ -9,13 +9,16 @@ from ptx_harness import DYNAMIC, aligned, run_kernel
 from b200sim.faults import Fault
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 
-HEAD = """.reg .b64 %a<6>, %w, %da, %db; .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %s, %tm, %x<70>, %idesc, %row;
+HEAD = """.reg .b64 %a<6>, %w, %da, %db;
+    .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %s, %tm, %x<70>, %idesc, %row;
 .reg .pred %p, %q, %one, %first, %w0, %acc; .reg .b16 %h;
 mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid; mov.u32 %r, %cluster_ctarank;
-setp.eq.u32 %first, %t, 0; setp.eq.u32 %one, %l, 0; setp.eq.u32 %w0, %wid, 0; mov.u32 %bar, smem; add.s32 %s, %bar, 1024;
+setp.eq.u32 %first, %t, 0; setp.eq.u32 %one, %l, 0; setp.eq.u32 %w0, %wid, 0; mov.u32 %bar, smem;
+add.s32 %s, %bar, 1024;
 """
 SETUP = """@%first mbarrier.init.shared.b64 [%bar], 1; @!%w0 bra ALLOCATED;
-tcgen05.alloc.cta_group::G.sync.aligned.shared::cta.b32 [smem+16], COLUMNS; tcgen05.relinquish_alloc_permit.cta_group::G.sync.aligned;
+tcgen05.alloc.cta_group::G.sync.aligned.shared::cta.b32 [smem+16], COLUMNS;
+tcgen05.relinquish_alloc_permit.cta_group::G.sync.aligned;
 ALLOCATED: bar.sync 0; CLUSTER_SYNC ld.shared.b32 %tm, [smem+16];
 """
 FREE = """bar.sync 0; CLUSTER_SYNC @!%w0 bra FREED;
@@ -43,10 +46,13 @@ def wait(parity: int) -> str:
 def fill_rows(register: str, base: int, rows: int) -> str:
     """Thread t < rows copies its 32-byte row, two 16-byte chunks, to shared memory in 8-row core matrices:
     chunk c of row r at base + (r % 8) * 16 + (r / 8) * 256 + c * 128."""
-    return f"""setp.lt.u32 %p, %t, {rows}; @!%p bra FILL{base}; mul.wide.u32 %w, %t, 32; add.s64 %w, %w, {register};
-    and.b32 %v, %t, 7; shl.b32 %v, %v, 4; shr.u32 %u, %t, 3; shl.b32 %u, %u, 8; add.s32 %v, %v, %u; add.s32 %v, %v, %s;
+    return f"""setp.lt.u32 %p, %t, {rows}; @!%p bra FILL{base}; mul.wide.u32 %w, %t, 32;
+        add.s64 %w, %w, {register};
+    and.b32 %v, %t, 7; shl.b32 %v, %v, 4; shr.u32 %u, %t, 3; shl.b32 %u, %u, 8; add.s32 %v, %v, %u;
+    add.s32 %v, %v, %s;
     ld.global.v4.b32 {{%x0, %x1, %x2, %x3}}, [%w]; st.shared.v4.b32 [%v+{base}], {{%x0, %x1, %x2, %x3}};
-    ld.global.v4.b32 {{%x0, %x1, %x2, %x3}}, [%w+16]; st.shared.v4.b32 [%v+{base + 128}], {{%x0, %x1, %x2, %x3}};
+    ld.global.v4.b32 {{%x0, %x1, %x2, %x3}}, [%w+16];
+    st.shared.v4.b32 [%v+{base + 128}], {{%x0, %x1, %x2, %x3}};
     FILL{base}:
     """
 
@@ -111,7 +117,8 @@ def test_pair_multiplication(schedule):
         """ + fill_rows("%a0", 0, 128) + fill_rows("%a1", 4096, 32)
         + "fence.proxy.async.shared::cta; bar.sync 0;" + CLUSTER_SYNC
         + descriptor("%da", 0) + descriptor("%db", 4096)
-        + f"""mov.b32 %idesc, {idesc}; setp.eq.u32 %p, %r, 0; and.pred %p, %p, %first; @!%p bra ISSUED; mov.pred %acc, 0;
+        + f"""mov.b32 %idesc, {idesc}; setp.eq.u32 %p, %r, 0; and.pred %p, %p, %first; @!%p bra ISSUED;
+            mov.pred %acc, 0;
         mov.b16 %h, 3; tcgen05.mma.cta_group::2.kind::f16 [%tm], %da, %db, %idesc, %acc;
         tcgen05.commit.cta_group::2.mbarrier::arrive::one.shared::cluster.multicast::cluster.b64 [%bar], %h;
         ISSUED: """ + wait(0) + store_accumulator(64),
@@ -138,14 +145,17 @@ def test_block_scaled_multiplication(schedule):
     idesc = 1 << 7 | 1 << 10 | 64 >> 3 << 17 | 128 >> 4 << 24
     machine = run(
         fill_rows("%a0", 0, 128) + fill_rows("%a1", 4096, 64)
-        + """mul.wide.u32 %w, %t, 8; add.s64 %w, %w, %a3; ld.global.v2.b32 {%x0, %x1}, [%w]; shl.b32 %v, %t, 3;
+        + """mul.wide.u32 %w, %t, 8; add.s64 %w, %w, %a3; ld.global.v2.b32 {%x0, %x1}, [%w];
+            shl.b32 %v, %t, 3;
         add.s32 %v, %v, %s; st.shared.v2.b32 [%v+8192], {%x0, %x1}; fence.proxy.async.shared::cta; bar.sync 0;
         """ + descriptor("%da", 8192, 16, 128) + descriptor("%db", 8704, 16, 128)
         + """add.s32 %x0, %tm, 64; add.s32 %x1, %tm, 68; @!%first bra COPIED;
-        tcgen05.cp.cta_group::1.32x128b.warpx4 [%x0], %da; tcgen05.cp.cta_group::1.32x128b.warpx4 [%x1], %db; COPIED:
+        tcgen05.cp.cta_group::1.32x128b.warpx4 [%x0], %da;
+        tcgen05.cp.cta_group::1.32x128b.warpx4 [%x1], %db; COPIED:
         """ + descriptor("%da", 0) + descriptor("%db", 4096)
         + f"""mov.b32 %idesc, {idesc}; @!%first bra ISSUED; setp.ne.u32 %acc, %t, 0;
-        tcgen05.mma.cta_group::1.kind::mxf4nvf4.block_scale.scale_vec::4X [%tm], %da, %db, %idesc, [%x0], [%x1], %acc;
+        tcgen05.mma.cta_group::1.kind::mxf4nvf4.block_scale.scale_vec::4X [%tm], %da, %db, %idesc, [%x0],
+        [%x1], %acc;
         tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%bar]; ISSUED: """
         + wait(0) + store_accumulator(64),
         [a, b, d, aligned(blocks)], columns=128, schedule=schedule,
@@ -156,14 +166,20 @@ def test_block_scaled_multiplication(schedule):
     assert machine.counters.scale_copies == 2
 
 
-@pytest.mark.parametrize(("shape", "count", "registers"), [("32x32b", 4, 4), ("16x64b", 4, 4), ("16x128b", 2, 4), ("16x256b", 1, 4)])
+@pytest.mark.parametrize(
+    ("shape", "count", "registers"),
+    [("32x32b", 4, 4), ("16x64b", 4, 4), ("16x128b", 2, 4), ("16x256b", 1, 4)],
+)
 def test_store_and_load_registers(shape, count, registers):
     """What tcgen05.st wrote, tcgen05.ld reads back; a loaded register does not change when the cells do."""
     out = aligned(np.zeros((128, 2, registers), np.uint32))
     names = ", ".join(f"%x{i}" for i in range(registers))
     again = ", ".join(f"%x{i + 20}" for i in range(registers))
     values = "".join(f"mad.lo.s32 %x{i}, %t, 1000, {i};" for i in range(registers))
-    stores = "".join(f"st.global.b32 [%w+{4 * i}], %x{i + 20}; st.global.b32 [%w+{4 * (i + registers)}], %x{i + 40};" for i in range(registers))
+    stores = "".join(
+        f"st.global.b32 [%w+{4 * i}], %x{i + 20}; st.global.b32 [%w+{4 * (i + registers)}], %x{i + 40};"
+        for i in range(registers)
+    )
     later = ", ".join(f"%x{i + 40}" for i in range(registers))
     run(
         f"""{values} shl.b32 %v, %wid, 21; add.s32 %v, %v, %tm;
@@ -184,11 +200,13 @@ def test_allocation_blocks_until_columns_are_free():
     run_kernel(
         """.reg .b64 %o; .reg .b32 %wid, %v; .reg .pred %p; ld.param.u64 %o, [p0]; mov.u32 %wid, %warpid;
         setp.eq.u32 %p, %wid, 1; @%p bra SECOND;
-        tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem], 512; bar.sync 1, 64; ld.shared.b32 %v, [smem];
+        tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem], 512; bar.sync 1, 64;
+        ld.shared.b32 %v, [smem];
         nanosleep.u32 10; nanosleep.u32 10; st.shared.b32 [smem+8], 1;
         tcgen05.dealloc.cta_group::1.sync.aligned.b32 %v, 512; ret;
         SECOND: bar.sync 1, 64; tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+4], 256;
-        ld.shared.b32 %v, [smem+8]; st.global.b32 [%o], %v; ld.shared.b32 %v, [smem+4]; st.global.b32 [%o+4], %v;
+        ld.shared.b32 %v, [smem+8]; st.global.b32 [%o], %v; ld.shared.b32 %v, [smem+4];
+        st.global.b32 [%o+4], %v;
         tcgen05.dealloc.cta_group::1.sync.aligned.b32 %v, 256;""",
         [out], shared=DYNAMIC, shared_bytes=64, block=(64, 1, 1),
     )  # fmt: skip
@@ -201,7 +219,8 @@ def test_allocation_blocks_until_columns_are_free():
         ("tmem_alloc_size", "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+32], 48;"),
         ("tmem_alloc_after_relinquish", "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+32], 32;"),
         ("tmem_free_mismatch", "tcgen05.dealloc.cta_group::1.sync.aligned.b32 %tm, 32;"),
-        ("tmem_not_allocated", "add.s32 %v, %tm, 61; tcgen05.ld.sync.aligned.32x32b.x4.b32 {%x0, %x1, %x2, %x3}, [%v];"),
+        ("tmem_not_allocated", "add.s32 %v, %tm, 61; "
+                               "tcgen05.ld.sync.aligned.32x32b.x4.b32 {%x0, %x1, %x2, %x3}, [%v];"),
         ("divergent_aligned", "@%one tcgen05.ld.sync.aligned.32x32b.x1.b32 {%x0}, [%tm]; bar.warp.sync -1;"),
         ("not_uniform", "add.s32 %v, %tm, %l; tcgen05.ld.sync.aligned.32x32b.x1.b32 {%x0}, [%v];"),
         ("cta_pair", "@%one tcgen05.mma.cta_group::2.kind::f16 [%tm], %da, %db, %idesc, %one;"),
@@ -213,7 +232,8 @@ def test_misuse(code, body):
     if code == "divergent_aligned":
         body = body.replace("@%one tcgen05", "setp.lt.u32 %p, %l, 9; @%p tcgen05")
     with pytest.raises(Fault) as caught:
-        run(f"mov.b64 %da, 0; mov.b64 %db, 0; mov.b32 %idesc, 0; @!%w0 bra SKIP; {body} SKIP:", [np.zeros(1, np.uint32)],
+        run(f"mov.b64 %da, 0; mov.b64 %db, 0; mov.b32 %idesc, 0; @!%w0 bra SKIP; "
+            f"{body} SKIP:", [np.zeros(1, np.uint32)],
             schedule=Eager())  # fmt: skip
     assert caught.value.code == code
 
@@ -221,7 +241,10 @@ def test_misuse(code, body):
 def test_tensor_memory_must_be_given_back():
     with pytest.raises(Fault) as caught:
         run_kernel(
-            "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem], 32;", [], shared=DYNAMIC, shared_bytes=64
+            "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem], 32;",
+            [],
+            shared=DYNAMIC,
+            shared_bytes=64,
         )
     assert caught.value.code == "tmem_leak"
     assert "CTA (0,0,0)" in str(caught.value)

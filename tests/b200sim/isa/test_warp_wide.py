@@ -125,7 +125,8 @@ def test_match(mask, width):
     for row in (values, [9] * 32):
         found = lanes(
             in_branch(
-                f"match.any.sync.b{width} %d, %a, MEMBERS; match.all.sync.b{width} %e|%p, %a, MEMBERS;", mask),
+                f"match.any.sync.b{width} %d, %a, MEMBERS; "
+                f"match.all.sync.b{width} %e|%p, %a, MEMBERS;", mask),
             {"%d": 32, "%e": 32, "%p": 1}, {"%a": (width, row), "%active": (1, bits(mask))},
         )  # fmt: skip
         same = len({v for i, v in enumerate(row) if mask >> i & 1}) == 1
@@ -150,7 +151,8 @@ def test_elect_takes_one_lane_and_always_the_same(mask):
 
 
 def test_lanes_that_run_elsewhere_are_waited_for():
-    """The block that all lanes must reach comes first in the text; half of them come back to it from below."""
+    """The block that all lanes must reach comes first in the text;
+    half of them come back to it from below."""
     found = lanes(
         """mov.b32 %x, %lane; @%odd bra LATER;
         MEET: shfl.sync.bfly.b32 %d, %x, 1, 31, -1; bra END;

@@ -15,7 +15,12 @@ OPERATORS = {
     "add.u32": lambda a, b: a + b, "sub.u32": lambda a, b: a - b, "mul.lo.u32": lambda a, b: a * b,
     "xor.b32": lambda a, b: a ^ b, "and.b32": lambda a, b: a & b, "max.u32": max,
 }  # fmt: skip
-RELATIONS = {"lt": lambda a, b: a < b, "ge": lambda a, b: a >= b, "eq": lambda a, b: a == b, "ne": lambda a, b: a != b}
+RELATIONS = {
+    "lt": lambda a, b: a < b,
+    "ge": lambda a, b: a >= b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+}
 MASK32 = 0xFFFFFFFF
 DEPTH = 3
 
@@ -83,7 +88,15 @@ class Writer:
         if kind == "else":
             else_text, else_tree = self.body(depth - 1, self.random.randrange(1, 4))
             other, end = self.label(), self.label()
-            text = [test, f"@!%p bra {other};", *then_text, f"bra.uni {end};", f"{other}:", *else_text, f"{end}:"]
+            text = [
+                test,
+                f"@!%p bra {other};",
+                *then_text,
+                f"bra.uni {end};",
+                f"{other}:",
+                *else_text,
+                f"{end}:",
+            ]
             return text, ("if", condition, then_tree, else_tree)
         # A loop whose trip count differs between lanes: ((register or lane) & 3) + 1 times.
         self.loops += 1
@@ -123,7 +136,10 @@ def interpret(tree, registers: dict[str, int], lane: int) -> None:
 def test_random_structured_programs(seed):
     writer = Writer(seed)
     text, tree = writer.body(DEPTH, 6)
-    start = [[writer.random.choice([0, 1, 2, 3, writer.random.getrandbits(32)]) for _ in range(32)] for _ in REGISTERS]
+    start = [
+        [writer.random.choice([0, 1, 2, 3, writer.random.getrandbits(32)]) for _ in range(32)]
+        for _ in REGISTERS
+    ]
     uniform = [writer.random.random() < 0.4 for _ in REGISTERS]
     snippet = "\n".join([*text, "bra.uni EXIT;", *writer.cold, "EXIT:"])
     found = lanes(
@@ -133,7 +149,8 @@ def test_random_structured_programs(seed):
     )  # fmt: skip
     for lane in range(32):
         registers = {
-            name: column[0 if same else lane] for name, column, same in zip(REGISTERS, start, uniform, strict=True)
+            name: column[0 if same else lane]
+            for name, column, same in zip(REGISTERS, start, uniform, strict=True)
         }
         try:
             interpret(tree, registers, lane)

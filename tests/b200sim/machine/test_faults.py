@@ -13,7 +13,8 @@ from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 from b200sim.ptx.parser import parse
 from b200sim.ptx.program import Program
 
-HEAD = """.reg .b64 %o; .reg .b32 %v, %wid, %r, %l; .reg .pred %p, %q, %one; mov.u32 %wid, %warpid; mov.u32 %l, %laneid;
+HEAD = """.reg .b64 %o; .reg .b32 %v, %wid, %r, %l; .reg .pred %p, %q, %one; mov.u32 %wid, %warpid;
+    mov.u32 %l, %laneid;
 mov.u32 %r, %cluster_ctarank; setp.eq.u32 %one, %l, 0;
 """
 BARRIERS = """setp.ne.u32 %p, %wid, 0; @%p bra INITIALISED; @%one mbarrier.init.shared.b64 [smem], 2;
@@ -22,7 +23,9 @@ BARRIERS = """setp.ne.u32 %p, %wid, 0; @%p bra INITIALISED; @%one mbarrier.init.
 
 
 def fault_of(body: str, arrays=(), threads: int = 64, location: bool = False, **launch) -> Fault:
-    text = module(HEAD + "".join(f"ld.param.u64 %o, [p{i}];" for i in range(len(arrays))) + body, len(arrays), DYNAMIC)
+    text = module(
+        HEAD + "".join(f"ld.param.u64 %o, [p{i}];" for i in range(len(arrays))) + body, len(arrays), DYNAMIC
+    )
     if location:
         text = '.file 1 "gemm.py"\n' + text
     with pytest.raises(Fault) as caught:
@@ -57,7 +60,10 @@ def test_deadlock_names_the_barrier_its_phase_and_what_it_lacks(order):
     )  # fmt: skip
     message = str(fault)
     assert fault.code == "deadlock"
-    assert "mbarrier at shared offset 0x400 of CTA (0,0,0): phase 1 (parity 1) is incomplete, it lacks 1 of 2 arrivals" in message
+    assert (
+        "mbarrier at shared offset 0x400 of CTA (0,0,0): phase 1 (parity 1) is incomplete, "
+        "it lacks 1 of 2 arrivals" in message
+    )
     assert "CTA (0,0,0) warps 0, 1 at gemm.py:77" in message and "mbarrier.try_wait" in message
 
 
@@ -68,7 +74,9 @@ def test_deadlock_of_missing_bytes_is_the_likely_cause():
     fault = fault_of(
         BARRIERS + f"""setp.ne.u32 %p, %wid, 0; @%p bra OTHER;
         @%one mbarrier.arrive.expect_tx.shared.b64 _, [smem+8], 32;
-        mov.b32 %v, smem; @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%v+64], [%o+{4 * start}], 16, [%v+8];
+        mov.b32 %v, smem;
+        @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%v+64], [%o+{4 * start}],
+        16, [%v+8];
         W: mbarrier.try_wait.parity.shared.b64 %q, [smem+8], 0, 1000; @!%q bra W; bar.arrive 1, 64; ret;
         OTHER: bar.sync 1, 64;""",
         [source],
@@ -78,12 +86,15 @@ def test_deadlock_of_missing_bytes_is_the_likely_cause():
     first = next(line for line in lines if "waits for" in line)
     assert "0x408" in first and "it lacks 16 bytes that were expected (expect_tx) and never arrived" in first
     assert "likely cause" in first
-    assert any("named barrier 1 of CTA (0,0,0): 32 of 64 threads have arrived (warp 1)" in line for line in lines)
+    assert any(
+        "named barrier 1 of CTA (0,0,0): 32 of 64 threads have arrived (warp 1)" in line for line in lines
+    )
 
 
 def test_deadlock_of_bytes_that_nobody_expected():
     fault = fault_of(
-        BARRIERS + """setp.ne.u32 %p, %wid, 0; @%p ret; @%one mbarrier.complete_tx.shared::cluster.b64 [smem+8], 64;
+        BARRIERS + """setp.ne.u32 %p, %wid, 0; @%p ret;
+            @%one mbarrier.complete_tx.shared::cluster.b64 [smem+8], 64;
         @%one mbarrier.arrive.shared.b64 _, [smem+8];
         W: mbarrier.try_wait.parity.shared.b64 %q, [smem+8], 0, 1000; @!%q bra W;"""
     )  # fmt: skip
@@ -94,11 +105,15 @@ def test_deadlock_of_bytes_that_nobody_expected():
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("setp.eq.u32 %p, %wid, 0; @%p bra L; M: bar.sync 2, 96; L: bar.sync 3, 96;", "32 of 96 threads have arrived"),
-        ("setp.eq.u32 %p, %r, 0; @%p barrier.cluster.arrive.aligned; @%p barrier.cluster.wait.aligned; @!%p bar.sync 1, 96;",
+        ("setp.eq.u32 %p, %wid, 0; @%p bra L; M: bar.sync 2, 96; "
+         "L: bar.sync 3, 96;", "32 of 96 threads have arrived"),
+        ("setp.eq.u32 %p, %r, 0; @%p barrier.cluster.arrive.aligned; @%p barrier.cluster.wait.aligned; "
+         "@!%p bar.sync 1, 96;",
          "cluster barrier: 2 of 4 warps have arrived"),
-        ("tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+64], 512; bar.sync 0;", "no free tensor memory columns"),
-        ("mbarrier.init.shared.b64 [smem], 1; L: mbarrier.test_wait.parity.shared.b64 %p, [smem], 0; @!%p bra L;", "lacks 1 of 1 arrivals"),
+        ("tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+64], 512; "
+         "bar.sync 0;", "no free tensor memory columns"),
+        ("mbarrier.init.shared.b64 [smem], 1; L: mbarrier.test_wait.parity.shared.b64 %p, [smem], 0; "
+         "@!%p bra L;", "lacks 1 of 1 arrivals"),
     ],
 )  # fmt: skip
 def test_deadlocks_of_every_kind_of_wait(body, says):
@@ -111,14 +126,17 @@ def test_waits_that_give_up_are_no_deadlock():
     """A try_wait whose time limit passes answers false, and the kernel goes on."""
     out = np.zeros(1, np.uint32)
     run_kernel(
-        HEAD + BARRIERS + """ld.param.u64 %o, [p0]; mbarrier.try_wait.parity.shared.b64 %q, [smem], 0, 100; @%q trap;
+        HEAD + BARRIERS + """ld.param.u64 %o, [p0];
+            mbarrier.try_wait.parity.shared.b64 %q, [smem], 0, 100; @%q trap;
         mbarrier.try_wait.parity.shared.b64 %q, [smem], 0; @%q trap; st.global.b32 [%o], 4;""",
         [out], shared=DYNAMIC, shared_bytes=64,
     )  # fmt: skip
     assert out[0] == 4
 
 
-@pytest.mark.parametrize("loop", ["L: bra L;", "L: add.s32 %v, %v, 1; @%one bra L;", "L: nanosleep.u32 9; bra.uni L;"])
+@pytest.mark.parametrize(
+    "loop", ["L: bra L;", "L: add.s32 %v, %v, 1; @%one bra L;", "L: nanosleep.u32 9; bra.uni L;"]
+)
 def test_time_limit(loop):
     started = time.monotonic()
     fault = fault_of(f"mov.b32 %v, 0; {loop} bar.sync 0;", deadline=started + 0.1)
@@ -167,7 +185,8 @@ def test_bad_launches(code, launch):
 def test_largest_shared_memory():
     found = np.zeros(2, np.uint32)
     run_kernel(
-        """.reg .b64 %o; .reg .b32 %v; ld.param.u64 %o, [p0]; st.shared.b32 [smem+232444], 6; ld.shared.b32 %v, [smem+232444];
+        """.reg .b64 %o; .reg .b32 %v; ld.param.u64 %o, [p0]; st.shared.b32 [smem+232444], 6;
+            ld.shared.b32 %v, [smem+232444];
         st.global.b32 [%o], %v; ld.shared.b32 %v, [smem]; st.global.b32 [%o+4], %v;""",
         [found], shared=DYNAMIC, shared_bytes=227 * 1024,
     )  # fmt: skip
@@ -175,7 +194,9 @@ def test_largest_shared_memory():
 
 
 def test_writes_to_kernel_parameters_and_inputs():
-    fault = fault_of("mov.b64 %o, p0; cvta.param.u64 %o, %o; st.global.b32 [%o], 1;", [np.zeros(1, np.uint32)])
+    fault = fault_of(
+        "mov.b64 %o, p0; cvta.param.u64 %o, %o; st.global.b32 [%o], 1;", [np.zeros(1, np.uint32)]
+    )
     assert fault.code == "global_write_to_input"
 
 
@@ -188,11 +209,18 @@ def test_simulator_errors_name_the_instruction(monkeypatch):
 
     decoded.blocks[0].operations[1] = broken
     monkeypatch.setattr("ptx_harness.program", lambda text: decoded)
-    with pytest.raises(RuntimeError, match=r"simulator error at CTA \(0,0,0\) warp 0, PTX line .*add.s32.*oops"):
+    with pytest.raises(
+        RuntimeError, match=r"simulator error at CTA \(0,0,0\) warp 0, PTX line .*add.s32.*oops"
+    ):
         run_kernel("ret;")
 
 
 def test_setmaxnreg_range():
     assert fault_of("setmaxnreg.inc.sync.aligned.u32 260;").code == "setmaxnreg"
-    assert fault_of("setp.lt.u32 %p, %l, 3; @%p setmaxnreg.dec.sync.aligned.u32 40; bar.sync 0;").code == "divergent_aligned"
-    lanes("setmaxnreg.dec.sync.aligned.u32 24; setmaxnreg.inc.sync.aligned.u32 256; mov.b32 %d, 1;", {"%d": 32})
+    assert (
+        fault_of("setp.lt.u32 %p, %l, 3; @%p setmaxnreg.dec.sync.aligned.u32 40; bar.sync 0;").code
+        == "divergent_aligned"
+    )
+    lanes(
+        "setmaxnreg.dec.sync.aligned.u32 24; setmaxnreg.inc.sync.aligned.u32 256; mov.b32 %d, 1;", {"%d": 32}
+    )

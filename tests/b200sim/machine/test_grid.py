@@ -23,8 +23,10 @@ def test_special_registers():
     reads = "".join(f"mov.u32 %v, {name}; st.global.b32 [%o+{4 * i}], %v;\n" for i, name in enumerate(NAMES))
     run_kernel(
         f""".reg .b64 %o, %w; .reg .b32 %i, %v; ld.param.u64 %o, [p0];
-        mov.u32 %i, %ctaid.z; mov.u32 %v, %nctaid.y; mul.lo.s32 %i, %i, %v; mov.u32 %v, %ctaid.y; add.s32 %i, %i, %v;
-        mov.u32 %v, %nctaid.x; mul.lo.s32 %i, %i, %v; mov.u32 %v, %ctaid.x; add.s32 %i, %i, %v; mul.lo.s32 %i, %i, {threads};
+        mov.u32 %i, %ctaid.z; mov.u32 %v, %nctaid.y; mul.lo.s32 %i, %i, %v; mov.u32 %v, %ctaid.y;
+        add.s32 %i, %i, %v;
+        mov.u32 %v, %nctaid.x; mul.lo.s32 %i, %i, %v; mov.u32 %v, %ctaid.x; add.s32 %i, %i, %v;
+        mul.lo.s32 %i, %i, {threads};
         mov.u32 %v, %warpid; shl.b32 %v, %v, 5; add.s32 %i, %i, %v; mov.u32 %v, %laneid; add.s32 %i, %i, %v;
         mul.wide.u32 %w, %i, {4 * len(NAMES)}; add.s64 %o, %o, %w; {reads}""",
         [out], grid=grid, block=block, cluster=cluster, shared=DYNAMIC, shared_bytes=96,
@@ -49,12 +51,19 @@ def test_lane_masks_and_clocks():
     names = ["eq", "lt", "le", "gt", "ge"]
     found = lanes(
         "".join(f"mov.u32 %{n}, %lanemask_{n};" for n in names)
-        + "mov.u64 %c0, %clock64; mov.u64 %t0, %globaltimer; nanosleep.u32 1; mov.u64 %c1, %clock64; mov.u64 %t1, %globaltimer;",
+        + "mov.u64 %c0, %clock64; mov.u64 %t0, %globaltimer; nanosleep.u32 1; mov.u64 %c1, %clock64; "
+          "mov.u64 %t1, %globaltimer;",
         {f"%{n}": 32 for n in names} | {n: 64 for n in ("%c0", "%c1", "%t0", "%t1")},
     )  # fmt: skip
     for i in range(32):
         low = (1 << i) - 1
-        expected = {"eq": 1 << i, "lt": low, "le": low | 1 << i, "gt": FULL & ~(low | 1 << i), "ge": FULL & ~low}
+        expected = {
+            "eq": 1 << i,
+            "lt": low,
+            "le": low | 1 << i,
+            "gt": FULL & ~(low | 1 << i),
+            "ge": FULL & ~low,
+        }
         assert {n: found[f"%{n}"][i] for n in names} == expected
         assert found["%c1"][i] > found["%c0"][i] and found["%t1"][i] > found["%t0"][i]
 
@@ -64,7 +73,8 @@ def test_partial_warps(threads):
     """Threads that do not exist write nothing, take no part in votes, and are not waited for."""
     out = np.zeros(128, np.uint32)
     run_kernel(
-        """.reg .b64 %o, %w; .reg .b32 %t, %v; ld.param.u64 %o, [p0]; mov.u32 %t, %tid.x; mul.wide.u32 %w, %t, 4;
+        """.reg .b64 %o, %w; .reg .b32 %t, %v; ld.param.u64 %o, [p0]; mov.u32 %t, %tid.x;
+            mul.wide.u32 %w, %t, 4;
         add.s64 %o, %o, %w; vote.sync.ballot.b32 %v, 1, -1; bar.sync 0; st.global.b32 [%o], %v;""",
         [out], block=(threads, 1, 1),
     )  # fmt: skip
@@ -78,7 +88,8 @@ def test_partial_warps(threads):
 def test_more_clusters_than_fit_run_one_after_the_other():
     out = np.zeros(50, np.uint32)
     machine = run_kernel(
-        """.reg .b64 %o, %w; .reg .b32 %c; ld.param.u64 %o, [p0]; mov.u32 %c, %ctaid.x; mul.wide.u32 %w, %c, 4;
+        """.reg .b64 %o, %w; .reg .b32 %c; ld.param.u64 %o, [p0]; mov.u32 %c, %ctaid.x;
+            mul.wide.u32 %w, %c, 4;
         add.s64 %o, %o, %w; add.s32 %c, %c, 1; red.global.add.u32 [%o], %c;""",
         [out], grid=(50, 1, 1), cluster=(2, 1, 1), sm_count=4,
     )  # fmt: skip
@@ -87,8 +98,10 @@ def test_more_clusters_than_fit_run_one_after_the_other():
 
 
 CLC = """
-.reg .b64 %o, %w; .reg .b32 %s, %x, %y, %z, %r, %l, %n, %parity; .reg .b128 %h; .reg .pred %p, %q, %one, %first, %won;
-ld.param.u64 %o, [p0]; mov.u32 %s, smem; mov.u32 %x, %ctaid.x; mov.u32 %y, %ctaid.y; mov.u32 %r, %cluster_ctarank;
+.reg .b64 %o, %w; .reg .b32 %s, %x, %y, %z, %r, %l, %n, %parity; .reg .b128 %h;
+.reg .pred %p, %q, %one, %first, %won;
+ld.param.u64 %o, [p0]; mov.u32 %s, smem; mov.u32 %x, %ctaid.x; mov.u32 %y, %ctaid.y;
+mov.u32 %r, %cluster_ctarank;
 mov.u32 %l, %laneid; setp.eq.u32 %one, %l, 0; @%one mbarrier.init.shared.b64 [%s], 1; mov.b32 %parity, 0;
 setp.eq.u32 %first, %r, 0; and.pred %first, %first, %one;
 barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;
@@ -98,10 +111,12 @@ TILE: mov.u32 %n, %nctaid.x; mad.lo.s32 %n, %y, %n, %x; mul.wide.u32 %w, %n, 4; 
 barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;
 @%first clusterlaunchcontrol.try_cancel.async.shared::cta.mbarrier::complete_tx::bytes.multicast::cluster::all.b128 [smem+16], [%s];
 W: mbarrier.try_wait.parity.shared.b64 %q, [%s], %parity, 100000; @!%q bra W; xor.b32 %parity, %parity, 1;
-ld.shared.b128 %h, [smem+16]; clusterlaunchcontrol.query_cancel.is_canceled.pred.b128 %won, %h; @!%won bra END;
+ld.shared.b128 %h, [smem+16]; clusterlaunchcontrol.query_cancel.is_canceled.pred.b128 %won, %h;
+@!%won bra END;
 clusterlaunchcontrol.query_cancel.get_first_ctaid::x.b32.b128 %x, %h; add.s32 %x, %x, %r;
 clusterlaunchcontrol.query_cancel.get_first_ctaid::y.b32.b128 %y, %h;
-clusterlaunchcontrol.query_cancel.get_first_ctaid.v4.b32.b128 {%n, %z, _, _}, %h; setp.ne.u32 %p, %z, %y; @%p trap;
+clusterlaunchcontrol.query_cancel.get_first_ctaid.v4.b32.b128 {%n, %z, _, _}, %h; setp.ne.u32 %p, %z, %y;
+@%p trap;
 bra TILE; END:
 """
 
@@ -119,8 +134,10 @@ def test_cluster_launch_control(order, sms):
 
 def test_hints_change_nothing():
     found = lanes(
-        """ld.param.u64 %q, [p2]; prefetch.global.L2 [%q]; prefetch.tensormap [%q]; fence.acq_rel.gpu; membar.gl;
-        fence.proxy.async; fence.mbarrier_init.release.cluster; griddepcontrol.wait; griddepcontrol.launch_dependents;
+        """ld.param.u64 %q, [p2]; prefetch.global.L2 [%q]; prefetch.tensormap [%q]; fence.acq_rel.gpu;
+            membar.gl;
+        fence.proxy.async; fence.mbarrier_init.release.cluster; griddepcontrol.wait;
+        griddepcontrol.launch_dependents;
         createpolicy.fractional.L2::evict_first.b64 %q, 1.0;""",
         {"%d": 32}, declare=".reg .b64 %q;", arrays=[np.zeros(128, np.uint8)],
     )  # fmt: skip

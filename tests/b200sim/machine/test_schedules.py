@@ -21,26 +21,31 @@ TILES = 10
 PIPELINE = f"""
 .reg .b64 %in, %out, %w; .reg .b32 %t, %l, %wid, %s, %stage, %phase, %i, %v, %sum, %full, %empty, %buf, %cta;
 .reg .pred %p, %q, %one;
-ld.param.u64 %in, [p0]; ld.param.u64 %out, [p1]; mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid;
+ld.param.u64 %in, [p0]; ld.param.u64 %out, [p1]; mov.u32 %t, %tid.x; mov.u32 %l, %laneid;
+mov.u32 %wid, %warpid;
 mov.u32 %s, smem; mov.u32 %cta, %ctaid.x; setp.eq.u32 %one, %l, 0; setp.ne.u32 %p, %t, 0; @%p bra READY;
 mov.b32 %i, 0; INIT: shl.b32 %v, %i, 3; add.s32 %v, %v, %s; mbarrier.init.shared.b64 [%v], 1;
 mbarrier.init.shared.b64 [%v+64], 2; add.s32 %i, %i, 1; setp.lt.s32 %p, %i, {STAGES}; @%p bra INIT;
 READY: bar.sync 0; mov.b32 %i, 0; mov.b32 %stage, 0; mov.b32 %phase, 0; mov.b32 %sum, 0;
-mul.wide.u32 %w, %cta, {TILES * 128}; add.s64 %in, %in, %w; mul.wide.u32 %w, %cta, 256; add.s64 %out, %out, %w;
+mul.wide.u32 %w, %cta, {TILES * 128}; add.s64 %in, %in, %w; mul.wide.u32 %w, %cta, 256;
+add.s64 %out, %out, %w;
 setp.ne.u32 %p, %wid, 2; @%p bra CONSUME;
 @!%one bra DONE;
-PRODUCE: shl.b32 %v, %stage, 3; add.s32 %full, %s, %v; add.s32 %empty, %full, 64; shl.b32 %v, %stage, 7; add.s32 %buf, %s, %v;
+PRODUCE: shl.b32 %v, %stage, 3; add.s32 %full, %s, %v; add.s32 %empty, %full, 64; shl.b32 %v, %stage, 7;
+add.s32 %buf, %s, %v;
 xor.b32 %v, %phase, 1;
 PW: mbarrier.try_wait.parity.shared.b64 %q, [%empty], %v, 10000; @!%q bra PW;
 mbarrier.arrive.expect_tx.shared.b64 _, [%full], 128;
 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%buf+1024], [%in], 128, [%full];
-add.s64 %in, %in, 128; add.s32 %stage, %stage, 1; setp.eq.s32 %p, %stage, {STAGES}; @%p xor.b32 %phase, %phase, 1;
+add.s64 %in, %in, 128; add.s32 %stage, %stage, 1; setp.eq.s32 %p, %stage, {STAGES};
+@%p xor.b32 %phase, %phase, 1;
 @%p mov.b32 %stage, 0; add.s32 %i, %i, 1; setp.lt.s32 %p, %i, {TILES}; @%p bra PRODUCE; bra DONE;
 CONSUME: shl.b32 %v, %stage, 3; add.s32 %full, %s, %v; shl.b32 %v, %stage, 7; add.s32 %buf, %s, %v;
 CW: mbarrier.try_wait.parity.shared.b64 %q, [%full], %phase; @!%q bra CW;
 shl.b32 %v, %l, 2; add.s32 %v, %v, %buf; ld.shared.b32 %v, [%v+1024]; mad.lo.s32 %sum, %sum, 3, %v;
 @%one mbarrier.arrive.shared.b64 _, [%full+64];
-add.s32 %stage, %stage, 1; setp.eq.s32 %p, %stage, {STAGES}; @%p xor.b32 %phase, %phase, 1; @%p mov.b32 %stage, 0;
+add.s32 %stage, %stage, 1; setp.eq.s32 %p, %stage, {STAGES}; @%p xor.b32 %phase, %phase, 1;
+@%p mov.b32 %stage, 0;
 add.s32 %i, %i, 1; setp.lt.s32 %p, %i, {TILES}; @%p bra CONSUME;
 mul.wide.u32 %w, %t, 4; add.s64 %w, %w, %out; st.global.b32 [%w], %sum; DONE:
 """
@@ -56,7 +61,9 @@ def pipeline_data(ctas: int = 1):
 
 def shared_array(values: np.ndarray) -> np.ndarray:
     """A copy in memory that forked processes share."""
-    room = np.frombuffer(mmap.mmap(-1, max(values.nbytes, 1)), values.dtype, values.size).reshape(values.shape)
+    room = np.frombuffer(mmap.mmap(-1, max(values.nbytes, 1)), values.dtype, values.size).reshape(
+        values.shape
+    )
     room[...] = values
     return room
 
@@ -68,7 +75,9 @@ ALL = [ProgramOrder, Eager, *(lambda seed=seed: SeededRandom(seed) for seed in r
 def test_every_schedule_gives_the_same_result(order):
     source, expected = pipeline_data()
     out = np.zeros((1, 2, 32), np.uint32)
-    machine = run_kernel(PIPELINE, [source, out], shared=DYNAMIC, shared_bytes=2048, block=(96, 1, 1), schedule=order())
+    machine = run_kernel(
+        PIPELINE, [source, out], shared=DYNAMIC, shared_bytes=2048, block=(96, 1, 1), schedule=order()
+    )
     assert (out == expected).all()
     assert machine.counters.tma_load_bytes == TILES * 128
 
@@ -124,7 +133,11 @@ def test_order_within_a_pipe_is_kept():
 
     for seed in range(20):
         cluster = Queue()
-        cluster.in_flight = [AsyncOperation(f"{pipe}{i}", lambda: None, None, "", pipe=pipe) for i in range(4) for pipe in ("x", "y", None)]
+        cluster.in_flight = [
+            AsyncOperation(f"{pipe}{i}", lambda: None, None, "", pipe=pipe)
+            for i in range(4)
+            for pipe in ("x", "y", None)
+        ]
         order = []
         picker = SeededRandom(seed)
         while cluster.in_flight:
@@ -143,8 +156,10 @@ def test_names():
 
 # -- warps that poll --------------------------------------------------------------------------------------
 
-POLL = """.reg .b64 %o; .reg .b32 %v, %wid, %bar; .reg .pred %p, %q, %one; ld.param.u64 %o, [p0]; mov.u32 %wid, %warpid;
-mov.u32 %v, %tid.x; setp.eq.u32 %one, %v, 0; mov.u32 %bar, smem; @%one mbarrier.init.shared.b64 [%bar], 1; bar.sync 0;
+POLL = """.reg .b64 %o; .reg .b32 %v, %wid, %bar; .reg .pred %p, %q, %one; ld.param.u64 %o, [p0];
+    mov.u32 %wid, %warpid;
+mov.u32 %v, %tid.x; setp.eq.u32 %one, %v, 0; mov.u32 %bar, smem; @%one mbarrier.init.shared.b64 [%bar], 1;
+bar.sync 0;
 @%one mbarrier.arrive.expect_tx.shared.b64 _, [%bar], 16;
 @%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%bar+16], [%o], 16, [%bar];
 """
@@ -158,7 +173,8 @@ mov.u32 %v, %tid.x; setp.eq.u32 %one, %v, 0; mov.u32 %bar, smem; @%one mbarrier.
         "L: mbarrier.try_wait.parity.shared.b64 %q, [%bar], 0; @!%q bra L;",
         "L: ld.volatile.shared.b32 %v, [%bar+16]; setp.ne.b32 %p, %v, 7; @%p bra L;",
         "L: nanosleep.u32 5; ld.volatile.shared.b32 %v, [%bar+16]; setp.ne.b32 %p, %v, 7; @%p bra L;",
-        "L: mbarrier.test_wait.parity.shared.b64 %q, [%bar], 0; mbarrier.test_wait.parity.shared.b64 %p, [%bar], 1; @!%q bra L;",
+        "L: mbarrier.test_wait.parity.shared.b64 %q, [%bar], 0; "
+        "mbarrier.test_wait.parity.shared.b64 %p, [%bar], 1; @!%q bra L;",
     ],
 )
 def test_polling_lets_copies_land(loop, order):
@@ -176,7 +192,8 @@ def test_clusters_that_wait_for_each_other_through_global_memory(order):
     """CTA 0 spins until the last CTA has counted up: all of them have to move on."""
     out = np.zeros(2, np.uint32)
     run_kernel(
-        """.reg .b64 %o; .reg .b32 %v, %c; .reg .pred %p; ld.param.u64 %o, [p0]; mov.u32 %c, %ctaid.x; setp.ne.u32 %p, %c, 0;
+        """.reg .b64 %o; .reg .b32 %v, %c; .reg .pred %p; ld.param.u64 %o, [p0]; mov.u32 %c, %ctaid.x;
+            setp.ne.u32 %p, %c, 0;
         @%p bra COUNT; SPIN: ld.acquire.gpu.global.b32 %v, [%o]; setp.lt.u32 %p, %v, 96; @%p bra SPIN;
         st.global.b32 [%o+4], %v; ret; COUNT: red.release.gpu.global.add.u32 [%o], 1;""",
         [out], grid=(4, 1, 1), schedule=order(), deadline=time.monotonic() + 10,
@@ -188,7 +205,13 @@ def test_clusters_that_wait_for_each_other_through_global_memory(order):
 
 
 def launch(body: str, arrays, ctas: int, threads: int = 96):
-    return make_grid(module(body, len(arrays), DYNAMIC), arrays, shared_bytes=2048, block=(threads, 1, 1), grid=(ctas, 1, 1))
+    return make_grid(
+        module(body, len(arrays), DYNAMIC),
+        arrays,
+        shared_bytes=2048,
+        block=(threads, 1, 1),
+        grid=(ctas, 1, 1),
+    )
 
 
 def children() -> set[str]:
@@ -207,7 +230,9 @@ def test_processes_give_the_same_memory_and_counters(processes):
         assert run_grid(machine, count) == count
         assert children() == before
         assert (out == expected).all()
-        results.append({name: value for name, value in machine.counters.as_dict().items() if "seconds" not in name})
+        results.append(
+            {name: value for name, value in machine.counters.as_dict().items() if "seconds" not in name}
+        )
     assert results[0] == results[1]
 
 
@@ -229,7 +254,9 @@ def test_a_fault_in_any_process_surfaces_and_no_process_stays(faulty):
 
 def test_a_child_that_never_ends_is_stopped_by_the_time_limit():
     out = shared_array(np.zeros(8, np.uint32))
-    text = module(".reg .b32 %c; .reg .pred %p; mov.u32 %c, %ctaid.x; setp.eq.u32 %p, %c, 1; L: @%p bra L;", 1)
+    text = module(
+        ".reg .b32 %c; .reg .pred %p; mov.u32 %c, %ctaid.x; setp.eq.u32 %p, %c, 1; L: @%p bra L;", 1
+    )
     machine = make_grid(text, [out], grid=(4, 1, 1), deadline=time.monotonic() + 0.3)
     before = children()
     with pytest.raises(Fault) as caught:
@@ -251,11 +278,16 @@ def test_a_child_that_never_ends_is_stopped_by_the_time_limit():
 def test_clusters_that_may_talk_to_each_other_stay_in_one_process(body):
     out = shared_array(np.zeros(8, np.uint32))
     machine = launch(
-        f".reg .b64 %o; .reg .b32 %c; .reg .pred %p; mov.pred %p, 0; ld.param.u64 %o, [p0]; {body}", [out], 4, 32
+        f".reg .b64 %o; .reg .b32 %c; .reg .pred %p; mov.pred %p, 0; ld.param.u64 %o, [p0]; {body}",
+        [out],
+        4,
+        32,
     )
     assert run_grid(machine, 2) == 1
 
 
 def test_private_memory_keeps_a_launch_in_one_process():
-    machine = launch(".reg .b64 %o; ld.param.u64 %o, [p0]; st.global.b32 [%o], 1;", [np.zeros(8, np.uint32)], 4, 32)
+    machine = launch(
+        ".reg .b64 %o; ld.param.u64 %o, [p0]; st.global.b32 [%o], 1;", [np.zeros(8, np.uint32)], 4, 32
+    )
     assert run_grid(machine, 2) == 1

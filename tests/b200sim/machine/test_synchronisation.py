@@ -9,7 +9,8 @@ from ptx_harness import DYNAMIC, lanes, run_kernel
 from b200sim.faults import Fault
 
 HEAD = """.reg .b64 %o, %w, %st; .reg .b32 %t, %l, %wid, %v, %u, %r; .reg .pred %p, %q, %one, %first;
-ld.param.u64 %o, [p0]; mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid; mov.u32 %r, %cluster_ctarank;
+ld.param.u64 %o, [p0]; mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid;
+mov.u32 %r, %cluster_ctarank;
 setp.eq.u32 %first, %t, 0; setp.eq.u32 %one, %l, 0;
 """
 
@@ -28,7 +29,8 @@ def test_bar_sync_orders_all_warps():
     out = run(
         """shl.b32 %u, %wid, 2; add.s32 %u, %u, smem; mov.b32 %v, 1;
         ROUND: mad.lo.s32 %t, %v, 100, %wid; st.shared.b32 [%u], %t; bar.sync 0;
-        add.s32 %t, %wid, 1; and.b32 %t, %t, 3; shl.b32 %t, %t, 2; add.s32 %t, %t, smem; ld.shared.b32 %t, [%t];
+        add.s32 %t, %wid, 1; and.b32 %t, %t, 3; shl.b32 %t, %t, 2; add.s32 %t, %t, smem;
+        ld.shared.b32 %t, [%t];
         mul.wide.u32 %w, %wid, 4; add.s64 %w, %o, %w; st.global.b32 [%w], %t;
         bar.sync 0; add.s32 %v, %v, 1; setp.lt.s32 %p, %v, 4; @%p bra ROUND;""",
         threads=128,
@@ -41,7 +43,8 @@ def test_producer_consumer_with_arrive_and_register_operands():
     out = run(
         """setp.eq.u32 %p, %wid, 3; @%p ret; mov.b32 %v, 3; mov.b32 %u, 96;
         setp.ne.u32 %p, %wid, 0; @%p bra WAIT; st.shared.b32 [smem], 55; bar.arrive 3, 96; ret;
-        WAIT: bar.sync %v, %u; ld.shared.b32 %t, [smem]; mul.wide.u32 %w, %wid, 4; add.s64 %w, %o, %w; st.global.b32 [%w], %t;""",
+        WAIT: bar.sync %v, %u; ld.shared.b32 %t, [smem]; mul.wide.u32 %w, %wid, 4; add.s64 %w, %o, %w;
+        st.global.b32 [%w], %t;""",
         threads=128,
     )  # fmt: skip
     assert out[:4].tolist() == [0, 55, 55, 0]
@@ -77,7 +80,8 @@ def test_bar_red():
         ("barrier_count", "bar.sync 1, 33;"),
         ("barrier_count", "bar.sync 1, 0;"),
         ("barrier_count", "shl.b32 %v, %wid, 5; add.s32 %v, %v, 64; bar.sync 1, %v;"),
-        ("barrier_count", "setp.eq.u32 %p, %wid, 0; @%p bar.arrive 2, 64; setp.eq.u32 %p, %wid, 1; @%p bar.arrive 2, 96;"),
+        ("barrier_count", "setp.eq.u32 %p, %wid, 0; @%p bar.arrive 2, 64; setp.eq.u32 %p, %wid, 1; "
+                          "@%p bar.arrive 2, 96;"),
         ("divergent_aligned", "setp.lt.u32 %p, %l, 7; @%p bar.sync 0; bar.sync 1;"),
         ("divergent_aligned", "setp.lt.u32 %p, %l, 7; @%p bra L; bar.sync 0; bra M; L: bar.sync 0; M:"),
         ("not_uniform", "and.b32 %v, %l, 1; bar.sync %v, 64;"),
@@ -95,7 +99,8 @@ def test_named_barrier_misuse(code, body):
 
 def test_cluster_barrier_orders_ctas():
     out = run(
-        """shl.b32 %v, %r, 2; mov.u32 %u, smem; mapa.shared::cluster.u32 %u, %u, 0; add.s32 %u, %u, %v; add.s32 %v, %r, 70;
+        """shl.b32 %v, %r, 2; mov.u32 %u, smem; mapa.shared::cluster.u32 %u, %u, 0; add.s32 %u, %u, %v;
+            add.s32 %v, %r, 70;
         setp.eq.u32 %p, %wid, 0; @%p st.shared::cluster.b32 [%u], %v;
         barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;
         setp.ne.u32 %p, %r, 0; @%p bra END;
@@ -121,7 +126,9 @@ def test_cluster_barrier_with_warps_that_exit(arrives_first):
     assert out[0] == 5
 
 
-@pytest.mark.parametrize("body", ["barrier.cluster.wait.aligned;", "barrier.cluster.arrive; barrier.cluster.arrive;"])
+@pytest.mark.parametrize(
+    "body", ["barrier.cluster.wait.aligned;", "barrier.cluster.arrive; barrier.cluster.arrive;"]
+)
 def test_cluster_barrier_misuse(body):
     with pytest.raises(Fault) as caught:
         run(body, grid=(2, 1, 1), cluster=(2, 1, 1))
@@ -139,7 +146,8 @@ def wait(parity: int, label: str) -> str:
 
 
 def test_fresh_barrier_phases_and_parity():
-    """Parity 1 of a fresh barrier has passed, parity 0 has not; both test_wait and one-shot try_wait say so."""
+    """Parity 1 of a fresh barrier has passed, parity 0 has not;
+    both test_wait and one-shot try_wait say so."""
     answers = []
     for arrivals in range(4):
         snippet = "@%one mbarrier.init.shared.b64 [smem], 1; bar.warp.sync -1;\n"
@@ -178,7 +186,8 @@ def test_lanes_arrive_one_by_one_with_counts():
         mbarrier.test_wait.parity.shared.b64 %a, [smem], 0;
         setp.lt.u32 %p, %lane, 3; add.s32 %n, %lane, 1; @%p mbarrier.arrive.shared.b64 _, [smem], %n;
         mbarrier.test_wait.parity.shared.b64 %b, [smem], 0;""",
-        {"%a": 1, "%b": 1}, {"%one": (1, [1] + [0] * 31)}, declare=".reg .pred %p; .reg .b32 %n;", shared_bytes=64,
+        {"%a": 1, "%b": 1}, {"%one": (1, [1] + [0] * 31)}, declare=".reg .pred %p; "
+                                                                   ".reg .b32 %n;", shared_bytes=64,
     )  # fmt: skip
     assert set(found["%a"]) == {0} and set(found["%b"]) == {1}
 
@@ -187,12 +196,16 @@ def test_transactions_may_run_ahead():
     """Bytes that complete before they are expected make the count negative; the phase waits for both."""
     found = lanes(
         """@%one mbarrier.init.shared.b64 [smem], 2; bar.warp.sync -1; @!%one bra END;
-        mbarrier.complete_tx.relaxed.cluster.shared::cluster.b64 [smem], 48; mbarrier.arrive.shared.b64 _, [smem];
+        mbarrier.complete_tx.relaxed.cluster.shared::cluster.b64 [smem], 48;
+        mbarrier.arrive.shared.b64 _, [smem];
         mbarrier.test_wait.parity.shared.b64 %a, [smem], 0;
-        mbarrier.arrive.expect_tx.shared.b64 _, [smem], 64; mbarrier.test_wait.parity.shared.b64 %b, [smem], 0;
-        mbarrier.complete_tx.shared::cluster.b64 [smem], 16; mbarrier.test_wait.parity.shared.b64 %c, [smem], 0;
+        mbarrier.arrive.expect_tx.shared.b64 _, [smem], 64;
+        mbarrier.test_wait.parity.shared.b64 %b, [smem], 0;
+        mbarrier.complete_tx.shared::cluster.b64 [smem], 16;
+        mbarrier.test_wait.parity.shared.b64 %c, [smem], 0;
         mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [smem], 32; mbarrier.arrive.shared.b64 _, [smem], 2;
-        mbarrier.test_wait.parity.shared.b64 %e, [smem], 1; mbarrier.complete_tx.shared::cluster.b64 [smem], 32;
+        mbarrier.test_wait.parity.shared.b64 %e, [smem], 1;
+        mbarrier.complete_tx.shared::cluster.b64 [smem], 32;
         mbarrier.test_wait.parity.shared.b64 %f, [smem], 1; END:""",
         {f"%{c}": 1 for c in "abcef"}, {"%one": (1, [1] + [0] * 31)}, shared_bytes=64,
     )  # fmt: skip
@@ -248,19 +261,25 @@ def test_remote_arrival_and_expect():
     [
         ("mbarrier_uninitialised", "mbarrier.arrive.shared.b64 _, [smem+8];"),
         ("mbarrier_uninitialised", "mbarrier.try_wait.parity.shared.b64 %p, [smem+16], 0;"),
-        ("mbarrier_uninitialised", "@%first mbarrier.inval.shared.b64 [smem]; bar.sync 0; mbarrier.arrive.shared.b64 _, [smem];"),
+        ("mbarrier_uninitialised", "@%first mbarrier.inval.shared.b64 [smem]; bar.sync 0; "
+                                   "mbarrier.arrive.shared.b64 _, [smem];"),
         ("mbarrier_overflow", "@%first mbarrier.arrive.shared.b64 _, [smem], 3;"),
         ("mbarrier_overflow", "mbarrier.arrive.expect_tx.shared.b64 _, [smem], 16;"),
         ("mbarrier_count", "@%first mbarrier.init.shared.b64 [smem+8], 0;"),
         ("mbarrier_count", "@%first mbarrier.init.shared.b64 [smem+8], 1048576;"),
         ("mbarrier_misaligned", "@%first mbarrier.init.shared.b64 [smem+4], 1;"),
-        ("mbarrier_reinit", "@%first mbarrier.arrive.shared.b64 _, [smem]; @%first mbarrier.init.shared.b64 [smem], 2;"),
+        ("mbarrier_reinit", "@%first mbarrier.arrive.shared.b64 _, [smem]; "
+                            "@%first mbarrier.init.shared.b64 [smem], 2;"),
         ("mbarrier_tx", "@%first mbarrier.expect_tx.shared.b64 [smem], 1048576;"),
         ("mbarrier_parity", "mbarrier.try_wait.parity.shared.b64 %p, [smem], 2;"),
-        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x3000000; @%first mbarrier.arrive.shared::cluster.b64 _, [%v];"),
-        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x1000000; mbarrier.try_wait.parity.shared.b64 %p, [%v], 0;"),
-        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x1000000; @%first mbarrier.arrive.shared::cta.b64 _, [%v];"),
-        ("not_uniform", "shl.b32 %v, %l, 3; add.s32 %v, %v, smem; mbarrier.test_wait.parity.shared.b64 %p, [%v], 0;"),
+        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x3000000; "
+                             "@%first mbarrier.arrive.shared::cluster.b64 _, [%v];"),
+        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x1000000; "
+                             "mbarrier.try_wait.parity.shared.b64 %p, [%v], 0;"),
+        ("shared_wrong_cta", "mov.u32 %v, smem; or.b32 %v, %v, 0x1000000; "
+                             "@%first mbarrier.arrive.shared::cta.b64 _, [%v];"),
+        ("not_uniform", "shl.b32 %v, %l, 3; add.s32 %v, %v, smem; "
+                        "mbarrier.test_wait.parity.shared.b64 %p, [%v], 0;"),
     ],
 )  # fmt: skip
 def test_mbarrier_misuse(code, body):
@@ -268,12 +287,17 @@ def test_mbarrier_misuse(code, body):
         run(INIT.replace("COUNT", "2") + body)
     assert caught.value.code == code
     if "0x3000000" not in body and "not_uniform" not in code and "smem+4" not in body:
-        assert "shared offset 0x4" in str(caught.value) or "CTA rank 1" in str(caught.value) or "parity 2" in str(caught.value)
+        assert (
+            "shared offset 0x4" in str(caught.value)
+            or "CTA rank 1" in str(caught.value)
+            or "parity 2" in str(caught.value)
+        )
 
 
 def test_reinitialising_after_inval_is_fine():
     out = run(
-        INIT.replace("COUNT", "1") + """@!%first bra END; mbarrier.arrive.shared.b64 _, [smem]; mbarrier.inval.shared.b64 [smem];
+        INIT.replace("COUNT", "1") + """@!%first bra END; mbarrier.arrive.shared.b64 _, [smem];
+            mbarrier.inval.shared.b64 [smem];
         mbarrier.init.shared.b64 [smem], 5; mbarrier.arrive.shared.b64 _, [smem], 5;
         mbarrier.test_wait.parity.shared.b64 %p, [smem], 0; @%p st.global.b32 [%o], 1; END:"""
     )  # fmt: skip
@@ -284,8 +308,10 @@ def test_arrival_at_a_cta_that_has_exited():
     with pytest.raises(Fault) as caught:
         run(
             """setp.eq.u32 %p, %r, 0; @%p bra HERE; ret;
-            HERE: bar.sync 0; mov.b32 %u, 0; LOOP: nanosleep.u32 100; add.s32 %u, %u, 1; setp.lt.s32 %p, %u, 5; @%p bra LOOP;
-            mov.u32 %v, smem; mapa.shared::cluster.u32 %v, %v, 1; @%one mbarrier.arrive.shared::cluster.b64 _, [%v];""",
+            HERE: bar.sync 0; mov.b32 %u, 0; LOOP: nanosleep.u32 100; add.s32 %u, %u, 1;
+            setp.lt.s32 %p, %u, 5; @%p bra LOOP;
+            mov.u32 %v, smem; mapa.shared::cluster.u32 %v, %v, 1;
+            @%one mbarrier.arrive.shared::cluster.b64 _, [%v];""",
             grid=(2, 1, 1), cluster=(2, 1, 1),
         )  # fmt: skip
     assert caught.value.code == "cta_exited"

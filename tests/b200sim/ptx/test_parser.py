@@ -47,7 +47,8 @@ def test_inline_assembly_blocks_have_their_own_names():
 
 def test_labels_may_share_a_line_and_be_branched_to_forward_and_backward():
     found = lanes(
-        "mov.b32 %d, 0; bra $L2; $L1: add.u32 %d, %d, 1; setp.lt.u32 %p, %d, %lane; @!%p bra $L3; $L2:bra $L1;\n$L3: // end",
+        "mov.b32 %d, 0; bra $L2; $L1: add.u32 %d, %d, 1; setp.lt.u32 %p, %d, %lane; @!%p bra $L3; "
+        "$L2:bra $L1;\n$L3: // end",
         {"%d": 32}, declare=".reg .pred %p;",
     )  # fmt: skip
     assert found["%d"] == [max(i, 1) for i in range(32)]
@@ -81,7 +82,10 @@ def test_locations_give_source_lines():
 
 def test_comments_and_nul_bytes_change_nothing_but_keep_line_numbers():
     plain = module(".reg .b32 %r<2>;\n\n\nmov.b32 %r0, 1;\nmov.b32 %r1, 2;\nret;")
-    noisy = module(".reg .b32 %r<2>; // .reg .b32 %x; { \n/* bra NOWHERE;\n*/\nmov.b32 /* one */ %r0, 1;\0\nmov.b32 %r1, 2;\0\nret;")
+    noisy = module(
+        ".reg .b32 %r<2>; // .reg .b32 %x; "
+        "{ \n/* bra NOWHERE;\n*/\nmov.b32 /* one */ %r0, 1;\0\nmov.b32 %r1, 2;\0\nret;"
+    )
     first, second = parse(plain)["kernel"], parse("\0" + noisy + "\0\0")["kernel"]
     assert [(i.text, i.line) for i in first.instructions] == [(i.text, i.line) for i in second.instructions]
 
@@ -101,13 +105,25 @@ def test_operands():
     assert only("mov.f32 %r1, 0fBF800000;").operands[1] == Immediate(0xBF800000)
     assert only("mov.b64 %rd1, 0d3FF0000000000000;").operands[1] == Immediate(0x3FF0000000000000)
     assert only("mov.b32 %r1, 0x1FU;").operands[1] == Immediate(31)
-    kernel = kernel_of(".reg .b32 %r1; ld.shared.b32 %r1, [smem+8];", shared=".extern .shared .align 16 .b8 smem[];")
+    kernel = kernel_of(
+        ".reg .b32 %r1; ld.shared.b32 %r1, [smem+8];", shared=".extern .shared .align 16 .b8 smem[];"
+    )
     assert kernel.instructions[0].operands[1] == Address(Symbol("smem"), 8)
 
 
 def test_declarations():
     kernel = kernel_of(".reg .pred %p<3>, q; .reg .b16 h; .reg .f32 %f<2>; .reg .b128 w; .reg .b8 c; ret;")
-    assert kernel.register_bits == {"%p0": 1, "%p1": 1, "%p2": 1, "q": 1, "h": 16, "%f0": 32, "%f1": 32, "w": 128, "c": 8}
+    assert kernel.register_bits == {
+        "%p0": 1,
+        "%p1": 1,
+        "%p2": 1,
+        "q": 1,
+        "h": 16,
+        "%f0": 32,
+        "%f1": 32,
+        "w": 128,
+        "c": 8,
+    }
 
 
 def test_parameters_are_laid_out_by_their_alignment():
@@ -135,7 +151,9 @@ def test_shared_variables_static_and_dynamic():
 
 
 def test_several_kernels_in_a_module():
-    text = module("ret;") + module(".reg .b32 %r1; mov.b32 %r1, 1; ret;").split(".address_size 64")[1].replace("kernel", "second")
+    text = module("ret;") + module(".reg .b32 %r1; mov.b32 %r1, 1; ret;").split(".address_size 64")[
+        1
+    ].replace("kernel", "second")
     kernels = parse(text)
     assert list(kernels) == ["kernel", "second"]
     assert len(kernels["second"].instructions) == 2
@@ -152,7 +170,8 @@ def test_several_kernels_in_a_module():
         ("\n\nbra NOWHERE;", "NOWHERE"),
         ("\n\ncall.uni (%r1), helper, (%r2);", "call"),
         ("\n\n.local .b8 stack[16];", ".local"),
-        ("\n\ntcgen05.mma.cta_group::1.kind::mxf4nvf4.block_scale.scale_vec::4X.magic [%r1], %rd1, %rd2, %r2, [%r3], [%r4], %p1;",
+        ("\n\ntcgen05.mma.cta_group::1.kind::mxf4nvf4.block_scale.scale_vec::4X.magic [%r1], %rd1, %rd2, "
+         "%r2, [%r3], [%r4], %p1;",
          ".magic"),
         ("\n\nadd.s32 %r1, %r2, ?;", "?"),
     ],
