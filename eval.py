@@ -51,6 +51,18 @@ def main(arguments: list[str]) -> int:
 def evaluate(arguments: argparse.Namespace) -> ExitCode:
     from evaluator import session
 
+    if arguments.compare:
+        return session.contest(
+            Options(
+                mode="benchmark",
+                device=arguments.device,
+                cases=session.read_case_files(arguments.cases),
+                only=tuple(arguments.only),
+                timeout=arguments.timeout,
+                seed=arguments.seed,
+            ),
+            (arguments.compare[0], arguments.compare[1]),
+        )
     run = session.evaluate(
         Options(
             mode=arguments.mode,
@@ -156,7 +168,15 @@ official form
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--mode", choices=MODES, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--mode", choices=MODES)
+    what.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="time two submissions against each other on a GPU: faster, slower or ambiguous, with intervals",
+    )
     add(
         "--device",
         choices=DEVICES,

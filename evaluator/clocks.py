@@ -15,8 +15,8 @@ import torch
 #: The official flush writes one float32 tensor of this shape: 62.5 GiB.
 OFFICIAL_FLUSH = (16000, 1024, 1024)
 _OFFICIAL_BYTES = 4 * 16000 * 1024 * 1024
-#: How long the queue is held so that the host's launch cost stays out of a single call's time.
-_HOLD_CYCLES = 200_000
+#: The SM clock in GHz that a hold is reckoned with: at a lower one it lasts longer, which does no harm.
+_CYCLES_PER_NS = 2.0
 _CU_LIMIT_PERSISTING_L2 = 6
 _now = time.perf_counter_ns
 
@@ -27,14 +27,14 @@ class Clock(Protocol):
     def flush(self, how: str) -> str:
         """Evict the inputs from L2: "official", "l2" or "none"; says what was done."""
 
-    def start(self, hold: bool) -> None:
-        """The first stamp. `hold` keeps the queue busy meanwhile, so that launch cost stays out."""
+    def start(self, hold_ns: float) -> None:
+        """The first stamp, after the queue was kept busy for so long: launches do not wait for the host."""
 
     def stop(self) -> None:
         """The last stamp, behind everything on the current queue."""
 
     def result(self) -> tuple[float, float]:
-        """(ns between the stamps, ns that other queues went on after the current one)."""
+        """(ns between the stamps, ns that other queues went on after all that is queued here)."""
 
     def persisting_bytes(self) -> int:
         """What the submission reserved of L2 for data that survives a flush; reset to 0."""
@@ -46,7 +46,7 @@ class HostClock:
     def flush(self, how: str) -> str:
         return "none: no device"
 
-    def start(self, hold: bool) -> None:
+    def start(self, hold_ns: float) -> None:
         self.started = _now()
 
     def stop(self) -> None:
@@ -65,8 +65,9 @@ class CudaClock:
     def __init__(self) -> None:
         base = torch._C._CudaEventBase
         self._event, self._record = base, base.record
-        self._elapsed, self._wait = base.elapsed_time, base.synchronize
+        self._elapsed = base.elapsed_time
         self._synchronize = torch._C._cuda_synchronize
+        self._drain = torch._C._CudaStreamBase.synchronize
         self._sleep: Any = torch._C._cuda_sleep  # type: ignore[attr-defined]
         self._queue = torch.cuda.current_stream()
         self._driver = ctypes.CDLL("libcuda.so.1")
@@ -84,19 +85,18 @@ class CudaClock:
         why = ": too little memory is free for the official 62.5 GiB" if how == "official" else ""
         return f"{2 * self._l2 >> 20} MiB written, twice the L2{why}"
 
-    def start(self, hold: bool) -> None:
+    def start(self, hold_ns: float) -> None:
         self.first = self._event(enable_timing=True, blocking=False, interprocess=False)
         self.last = self._event(enable_timing=True, blocking=False, interprocess=False)
-        if hold:
-            self._synchronize()
-            self._sleep(_HOLD_CYCLES)
+        if hold_ns > 0:
+            self._sleep(int(hold_ns * _CYCLES_PER_NS))
         self._record(self.first, self._queue)
 
     def stop(self) -> None:
         self._record(self.last, self._queue)
 
     def result(self) -> tuple[float, float]:
-        self._wait(self.last)
+        self._drain(self._queue)
         finished = _now()
         self._synchronize()
         return self._elapsed(self.first, self.last) * 1e6, float(_now() - finished)

@@ -25,6 +25,7 @@ from evaluator.messages import Failed, Ran
 from evaluator.probe import Probe
 from evaluator.results import CaseResult
 from evaluator.seeds import Seeds
+from evaluator.timed import TimedCase
 from evaluator.verdict import Status, Verdict
 
 #: A worker is kept after these; after anything else the next case gets a fresh process.
@@ -181,11 +182,32 @@ class Lane:
             if loaded is not None:
                 return loaded
             worker = self._ready_worker(result)
-            tell: Callable[[str], None] = lambda text: self._stage(result, text)  # noqa: E731
-            measured = measure.Measurement(worker, self.judge.device, result, job.limit, tell).run(job.timing)
-            return measured if not measured.passed else self._probe(worker, job)
+            measured = self._time(worker, job)
+            return measured if not measured.passed else self._probe(self._ready_worker(result), job)
         verified = self._verify(worker, job)
         return verified if not verified.passed else self._probe(worker, job)
+
+    def _time(self, worker: Worker, job: Job) -> Verdict:
+        assert job.timing is not None
+        judge, result = self.judge, job.result
+
+        def fresh_worker() -> Worker:
+            self._retire()
+            refused = self._wait_loaded(self._ready_worker(result), job)
+            if refused is not None:
+                raise WorkerFailure(refused)
+            return self._ready_worker(result)
+
+        timed = TimedCase(
+            judge.device,
+            result,
+            job.limit,
+            judge.seeds,
+            judge.ledger,
+            fresh_worker,
+            lambda text: self._stage(result, text),
+        )
+        return timed.run(worker, job.timing)
 
     def _probe(self, worker: Worker, job: Job) -> Verdict:
         if not job.probe:

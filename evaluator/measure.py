@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from evaluator import conduct, problem, timing
+from evaluator import bounds, conduct, problem, strict, timing
 from evaluator.arena import Arena
 from evaluator.handle import Worker, WorkerFailure
 from evaluator.messages import Collected, Done, Ran, Reply, Window
 from evaluator.probe import Content, Stop, expect
+from evaluator.reasons import Reason
 from evaluator.results import CaseResult
+from evaluator.seeds import Seeds
 from evaluator.timing import Effort, Stats
 from evaluator.verdict import Status, Verdict
+from evaluator.windows import window_command
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The efforts of one mode. `warmup_all`: warm up every case, else the first only."""
+    """The efforts of one mode. `warmup_all`: warm up every case, else the first only.
+
+    `fresh_window`: after the official windows, one over inputs never called before.
+    """
 
     warmup: Effort
     effort: Effort
     warmup_all: bool
+    strict: strict.Effort
+    fresh_window: bool
 
 
-BENCHMARK = Timing(timing.BENCHMARK_WARMUP, timing.BENCHMARK, warmup_all=False)
-RANKED = Timing(timing.RANKED_WARMUP, timing.RANKED, warmup_all=True)
+BENCHMARK = Timing(timing.BENCHMARK_WARMUP, timing.BENCHMARK, False, strict.BENCHMARK, False)
+RANKED = Timing(timing.RANKED_WARMUP, timing.RANKED, True, strict.RANKED, True)
 
 
 class Measurement:
@@ -40,8 +49,15 @@ class Measurement:
     """
 
     def __init__(
-        self, worker: Worker, device: str, result: CaseResult, limit: float, tell: Callable[[str], None]
+        self,
+        worker: Worker,
+        device: str,
+        result: CaseResult,
+        limit: float,
+        tell: Callable[[str], None],
+        seeds: Seeds,
     ) -> None:
+        self.seeds = seeds
         self.worker, self.device, self.result, self.limit, self.tell = worker, device, result, limit, tell
         self.slots: list[Content] = []
         self.host_nanoseconds: list[float] = []  # launch cost per call, as the worker saw it
@@ -53,13 +69,57 @@ class Measurement:
             if plan.warmup_all or self.result.index == 0:
                 self.tell("warming up")
                 timing.repeat(lambda i: self._window(i, False), plan.warmup)
+            self.host_nanoseconds.clear()
             stats: Stats = timing.repeat(lambda i: self._window(i, plan.effort.recheck), plan.effort)
             self.result.stats = stats
+            self._bound(stats.mean)
+            if plan.fresh_window:
+                self._fresh_window()
             return Verdict(Status.PASS)
         except Stop as stop:
             return stop.verdict
         finally:
             self._clean_up()
+
+    def _bound(self, mean: float) -> None:
+        """The same calls by the judge's clock."""
+        self.tell("the judge's clock")
+        slots = list(range(len(self.slots)))
+        host = statistics.median(self.host_nanoseconds)
+        clock = bounds.judge_clock(self.worker, slots, mean, host, self.limit)
+        self.result.lanes["judge_clock_ns"] = {"seen": clock.seen, "claimed": clock.claimed}
+        self.result.lanes["host_ns"] = host
+        foul = bounds.clock_verdict(clock)
+        if foul:
+            raise Stop(foul)
+
+    def _fresh_window(self) -> None:
+        """One official window over a number and contents of inputs that were never called before."""
+        choose = self.seeds.choices("fresh window", self.result.case.name)
+        count = choose.randint(9, len(self.slots))
+        chosen = choose.sample(range(len(self.slots)), count)
+        fresh: list[Content] = []
+        poison = problem.poison_word()
+        self.tell(f"a window of {count} fresh inputs")
+        try:
+            for slot in chosen:
+                seed = self.seeds.draw("fresh window", self.result.case.name, slot)
+                data = problem.generate(self.result.case.with_seed(seed), self.device)
+                fresh.append(Content(data, Arena(data), problem.Truth(data)))
+                self._expect(Done, {"do": "rewrite", "slot": slot}, fresh[-1].arena)
+            self._expect(Done, {"do": "refill", "slots": chosen, "word": poison})
+            window = self._expect(Window, window_command(chosen, self.limit, flush="official"))
+            assert isinstance(window, Window)
+            self.result.lanes["fresh_window_ns"] = window.nanoseconds / count
+            before = [
+                [problem.Past(Reason.STALE_OUTPUT, self.slots[slot].truth, "in earlier windows")]
+                for slot in chosen
+            ]
+            homes = [self.slots[slot].arena for slot in chosen]
+            self._recheck(poison, fresh, homes, before)
+        finally:
+            for content in fresh:
+                content.arena.close()
 
     def _prepare(self) -> None:
         inexact = elements = 0
@@ -94,16 +154,22 @@ class Measurement:
         self.result.flush = window.flush
         self.host_nanoseconds.append(window.host_nanoseconds / len(slots))
         if recheck:
-            self._recheck(poison)
+            nothing: list[list[problem.Past]] = [[] for _ in self.slots]
+            self._recheck(poison, self.slots, [slot.arena for slot in self.slots], nothing)
         return window.nanoseconds / len(slots)
 
-    def _recheck(self, poison: int) -> None:
-        collected = self._expect(Collected, {"do": "collect"})
+    def _recheck(
+        self, poison: int, contents: list[Content], homes: list[Arena], past: list[list[problem.Past]]
+    ) -> None:
+        """All outputs of the last window, reported in the arenas `homes`, must be those of `contents`."""
+        collected = self._expect(Collected, {"do": "collect", "inputs": False})
         assert isinstance(collected, Collected)
-        if len(collected.outputs) != len(self.slots):
+        if len(collected.outputs) != len(contents):
             raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
-        for slot, ran in zip(self.slots, collected.outputs, strict=True):
-            self._require(problem.check(slot.data, slot.arena, ran, poison, self.device, slot.truth, False))
+        for slot, home, ran, earlier in zip(contents, homes, collected.outputs, past, strict=True):
+            self._require(
+                problem.check(slot.data, home, ran, poison, self.device, slot.truth, False, earlier)
+            )
 
     def _expect(self, kind: type[Reply], command: dict[str, object], arena: Arena | None = None) -> Reply:
         return expect(self.worker, kind, command, self.limit, arena)
@@ -121,11 +187,3 @@ class Measurement:
         self.slots = []
         if self.device == "cuda":
             torch.cuda.empty_cache()
-
-
-def window_command(
-    slots: list[int], limit: float, flush: str = "none", copy: str = "none", hold: bool = False
-) -> dict[str, object]:
-    """A `window` over `slots` with nothing staged; the words are those of `serving` and `clocks`."""
-    command: dict[str, object] = {"do": "window", "slots": slots, "staged": [-1] * len(slots)}
-    return {**command, "copy": copy, "flush": flush, "hold": hold, "limit": limit}

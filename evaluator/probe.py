@@ -30,6 +30,7 @@ from evaluator.messages import Collected, Failed, Ran, Reply, Window
 from evaluator.reasons import Reason
 from evaluator.seeds import Seeds
 from evaluator.verdict import Status, Verdict, unfair
+from evaluator.windows import window_command
 
 _STAGED = 100  # slots from here on hold contents that are to be put into the others
 
@@ -152,14 +153,13 @@ class Probe:
         """
         poison = problem.poison_word(self.random)
         self._do({"do": "refill", "slots": order, "word": poison})
-        command: dict[str, object] = {"do": "window", "slots": order, "staged": staged, "copy": "each"}
-        command |= {"flush": "none", "hold": False, "limit": 0.9 * self.limit}
+        command = window_command(order, self.limit, copy="each", staged=staged)
         window = expect(self.worker, Window, command, self.limit)
         assert isinstance(window, Window)
         foul = patched(window.conduct) or survivors(self.worker.survivors())
         if foul:
             raise Stop(foul)
-        collected = expect(self.worker, Collected, {"do": "collect"}, self.limit)
+        collected = expect(self.worker, Collected, {"do": "collect", "inputs": True}, self.limit)
         assert isinstance(collected, Collected)
         if len(collected.outputs) != len(order):
             raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))

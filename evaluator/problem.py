@@ -95,11 +95,14 @@ def check(
     if wrong:
         return Checked(Verdict(Status.BAD_OUTPUT, wrong[1], because=wrong[0]))
     outputs = [snapshot(output, arena) for output in ran.outputs]
-    settled = [snapshot(output, arena, settled=True) for output in ran.outputs]
     changed = arena.changed(data) if inputs else []
     known = truth or Truth(data)
     checked = check_values(known, outputs, poison)
-    moved = [i for i, (one, two) in enumerate(zip(outputs, settled, strict=True)) if not same_bits(one, two)]
+    moved = [
+        index
+        for index, (output, then) in enumerate(zip(ran.outputs, outputs, strict=True))
+        if output.settled != output.offset and not same_bits(then, snapshot(output, arena, settled=True))
+    ]
     foul = conduct.unfinished(ran.conduct, moved)
     if foul is None and not checked.verdict.passed:
         foul = _replayed(outputs, known, past)

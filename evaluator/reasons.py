@@ -93,7 +93,7 @@ MEANING: dict[Reason, str] = {
     Reason.NOT_RUN: "the run ended before this case",
     Reason.JUDGE: "a defect of the evaluator itself",
     Reason.GAP: "the official time is far below the time of single cold calls",
-    Reason.FRESH_GAP: "a window over inputs never seen before takes longer than the official one",
+    Reason.FRESH_GAP: "inputs never seen before take longer than those that were",
     Reason.LAUNCH_BOUND: "the host takes about as long to launch as the GPU to compute",
     Reason.CLOCKS: "the GPU's clock was not steady, or throttled",
     Reason.DRIFT: "the first and the last third of the samples differ",

@@ -95,6 +95,27 @@ def failures(run: RunResult) -> str:
     return "\n\n".join(parts)
 
 
+def lanes(run: RunResult) -> str:
+    """The times of each lane side by side, for a run that measured."""
+    lines = []
+    for result in run.results:
+        strict = result.lanes.get("strict_ns")
+        if not strict or not result.stats:
+            continue
+        value, low, high = (x / 1e3 for x in strict["median_and_95_interval"])
+        clock, host = result.lanes["judge_clock_ns"]["seen"] / 1e3, result.lanes["host_ns"] / 1e3
+        fresh = result.lanes.get("fresh_window_ns")
+        parts = [
+            f"{result.case.name}: official {result.stats.mean / 1e3:.3f} µs ± {result.stats.err / 1e3:.3f}",
+            f"strict {value:.3f} [{low:.3f}, {high:.3f}]",
+            f"empty window {strict['empty_window_median'] / 1e3:.3f}",
+            f"judge's clock {clock:.3f} (warm)",
+            f"launching {host:.1f}",
+        ]
+        lines.append(", ".join(parts + ([f"fresh window {fresh / 1e3:.3f}"] if fresh else [])))
+    return "\n".join(lines)
+
+
 def defences(run: RunResult) -> str:
     """What a reader must know before trusting the run: signals, words in the text, what was not on."""
     lines = [f"{result.case.name}: {signal}" for result in run.results for signal in result.signals]

@@ -151,13 +151,14 @@ class Server:
             **self._conduct(),
         }
 
-    def collect(self, _: Message, __: int) -> Message:
+    def collect(self, message: Message, _: int) -> Message:
         launches = self.device.take_launches()
         outputs = []
         for case, taken in self.kept:
             described = case.describe(taken)
-            with self.device.paused():
-                case.write_back()
+            if message["inputs"]:
+                with self.device.paused():
+                    case.write_back()
             outputs.append({**described, "seconds": 0.0, "launches": []})
         self.kept = []
         return {"is": "collected", "outputs": outputs, "launches": launches}
@@ -167,7 +168,7 @@ class Server:
         data = case.data()
         self.device.synchronize()
         clock = self.device.clock
-        clock.start(False)
+        clock.start(0.0)
         started = _now()
         with self.device.call():
             returned = self.entry(data)

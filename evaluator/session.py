@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluator import (
     account,
+    compare,
     facts,
     held_out,
     kernel_calls,
@@ -90,6 +91,30 @@ def evaluate(options: Options) -> RunResult:
     return run
 
 
+def contest(options: Options, paths: tuple[Path, Path]) -> ExitCode:
+    """`--compare`: A against B on the benchmarks, or the cases given. 112 if one gives wrong results."""
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"no submission at {path}")
+    task = load_task(processes.ROOT / "task.yml") if (processes.ROOT / "task.yml").exists() else None
+    cases = select(options.cases or default_cases("benchmark", task), options.only)
+    device, described = facts.choose_device(options.device)
+    if device == "sim":
+        raise UsageError("--compare measures times: it needs a GPU (--device cuda)")
+    seeds = Seeds.replay(options.seed) if options.seed else Seeds()
+    print(f"A: {paths[0]} ({facts.sha256(paths[0])[:12]})\nB: {paths[1]} ({facts.sha256(paths[1])[:12]})")
+    print(f"device: {described}", flush=True)
+    limit = options.timeout or 300.0
+    compared = compare.Contest(paths, device, seeds, limit, lambda text: print(f"  {text}", flush=True))
+    try:
+        results = compared.run(cases, compare.Plan())
+    except compare.Disqualified as reason:
+        print(reason)
+        return ExitCode.CHECK_FAILED
+    print(compare.shown(results, device))
+    return ExitCode.OK
+
+
 def show(run: RunResult) -> None:
     """The report on standard output."""
     print()
@@ -103,7 +128,9 @@ def show(run: RunResult) -> None:
     failed = report.failures(run)
     if failed:
         print(f"\n{failed}")
-    print(f"\n{report.defences(run)}")
+    for part in (report.lanes(run), report.defences(run)):
+        if part:
+            print(f"\n{part}")
     print(f"\n{report.summary(run)}", flush=True)
 
 

@@ -1,0 +1,170 @@
+"""`--compare A.py B.py`: which is faster, and is that more than chance?
+
+Two processes, one per submission, live side by side. A block gives both the same fresh inputs and times
+single cold calls in the order A B B A, so that slow changes of the machine hit both alike. After some blocks
+both processes are replaced: where a process happens to lie in memory is part of the noise. The order of the
+two is turned round from block to block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluator import problem, processes
+from evaluator.arena import Arena
+from evaluator.cases import Case
+from evaluator.conduct import patched
+from evaluator.handle import Worker, WorkerFailure
+from evaluator.intervals import Comparison, compare, geometric_mean
+from evaluator.messages import Collected, Done, Ran, Window
+from evaluator.probe import Stop, expect
+from evaluator.seeds import Seeds
+from evaluator.windows import window_command
+
+_SLOT = 0
+_FLUSH = {"cuda": "l2"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pairs of processes, and blocks of four samples in each."""
+
+    pairs: int = 5
+    blocks: int = 6
+
+
+@dataclass
+class CaseComparison:
+    """What was measured of one case: for each pair of processes, blocks (log ns of A, log ns of B)."""
+
+    case: Case
+    pairs: list[list[tuple[float, float]]] = field(default_factory=list)
+    result: Comparison | None = None
+
+    def microseconds(self, which: int) -> float:
+        """A's (0) or B's (1) median."""
+        return statistics.median(math.exp(block[which]) for pair in self.pairs for block in pair) / 1e3
+
+
+class Disqualified(Exception):
+    """One of the two failed; the message says which and why."""
+
+
+class Contest:
+    """The comparison of two submissions over some cases."""
+
+    def __init__(
+        self, paths: tuple[Path, Path], device: str, seeds: Seeds, limit: float, tell: Callable[[str], None]
+    ) -> None:
+        self.paths, self.device, self.seeds, self.limit, self.tell = paths, device, seeds, limit, tell
+        self._hold_ns = 200_000.0
+
+    def run(self, cases: tuple[Case, ...], plan: Plan) -> list[CaseComparison]:
+        """Raises `Disqualified` if a submission gives no right result."""
+        results = [CaseComparison(case) for case in cases]
+        with contextlib.ExitStack() as stack:
+            places = [stack.enter_context(processes.sandbox(path)) for path in self.paths]
+            for pair in range(plan.pairs):
+                with self._workers(places) as workers:
+                    for comparison in results:
+                        self.tell(f"{comparison.case.name}, pair {pair + 1} of {plan.pairs}")
+                        comparison.pairs.append(
+                            [
+                                times
+                                for block in range(-1, plan.blocks)
+                                if (times := self._block(workers, comparison.case, pair, block))
+                                and block >= 0
+                            ]
+                        )
+        for index, comparison in enumerate(results):
+            comparison.result = compare(comparison.pairs, seed=index)
+        return results
+
+    @contextlib.contextmanager
+    def _workers(self, places: list[Path]) -> Iterator[list[Worker]]:
+        cores = max(1, len(os.sched_getaffinity(0)) // 2)
+        workers: list[Worker] = []
+        try:
+            for place in places:
+                workers.append(Worker(place, self.device, cores))
+            for index, worker in enumerate(workers):
+                with self._named(index):
+                    foul = patched(worker.wait_loaded(self.limit).conduct)
+                    if foul:
+                        raise Stop(foul)
+            yield workers
+        finally:
+            for worker in workers:
+                worker.close()
+
+    def _block(self, workers: list[Worker], case: Case, pair: int, block: int) -> tuple[float, float]:
+        """Mean log ns of A's and of B's two calls on the same fresh inputs. Block -1 warms up."""
+        seed = self.seeds.draw("compare", case.name, pair, block)
+        data = problem.generate(case.with_seed(seed), self.device)
+        truth = problem.Truth(data)
+        arenas = [Arena(data) for _ in workers]
+        logs: list[list[float]] = [[], []]
+        order = (0, 1, 1, 0) if (pair + block) % 2 == 0 else (1, 0, 0, 1)
+        try:
+            for index, worker in enumerate(workers):
+                with self._named(index):
+                    expect(worker, Done, {"do": "hold", "slot": _SLOT}, self.limit, arenas[index])
+            for index in order:
+                with self._named(index):
+                    logs[index].append(math.log(self._call(workers[index], arenas[index], truth)))
+            for worker in workers:
+                worker.request({"do": "drop", "slots": [_SLOT]}, self.limit)
+        finally:
+            for arena in arenas:
+                arena.close()
+        return statistics.fmean(logs[0]), statistics.fmean(logs[1])
+
+    def _call(self, worker: Worker, arena: Arena, truth: problem.Truth) -> float:
+        poison = problem.poison_word()
+        expect(worker, Done, {"do": "refill", "slots": [_SLOT], "word": poison}, self.limit)
+        flush = _FLUSH.get(self.device, "none")
+        command = window_command([_SLOT], self.limit, flush=flush, copy="last", hold_ns=self._hold_ns)
+        window = expect(worker, Window, command, self.limit)
+        collected = expect(worker, Collected, {"do": "collect", "inputs": False}, self.limit)
+        assert isinstance(window, Window) and isinstance(collected, Collected)
+        self._hold_ns = min(20e6, max(self._hold_ns, 2 * window.host_nanoseconds))
+        if len(collected.outputs) == 1:
+            ran = collected.outputs[0]
+            ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)
+            checked = problem.check(truth.data, arena, ran, poison, self.device, truth, False)
+            if not checked.verdict.passed:
+                raise Stop(checked.verdict)
+        return window.nanoseconds
+
+    @contextlib.contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Failures inside say which of the two it was."""
+        try:
+            yield
+        except (Stop, WorkerFailure) as failure:
+            name = f"{'AB'[index]} ({self.paths[index].name})"
+            verdict = failure.verdict
+            raise Disqualified(f"{name}: {verdict.label}: {verdict.message}") from None
+
+
+def shown(results: list[CaseComparison], device: str) -> str:
+    """The comparison as text."""
+    what = "single cold calls on a GPU" if device == "cuda" else f"wall time of single calls on this {device}"
+    lines = [f"B against A, {what}; ratio below 1: B is faster; 95 % intervals"]
+    for comparison in results:
+        assert comparison.result is not None
+        ratio = comparison.result.ratio
+        lines.append(
+            f"{comparison.case.name}: A {comparison.microseconds(0):.3f} µs, "
+            f"B {comparison.microseconds(1):.3f} µs, "
+            f"B/A {ratio.value:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]: {comparison.result.verdict}"
+        )
+    overall = geometric_mean([c.result.ratio for c in results if c.result is not None])
+    lines.append(f"geometric mean: B/A {overall.value:.4f} [{overall.low:.4f}, {overall.high:.4f}]")
+    return "\n".join(lines)
