@@ -82,12 +82,84 @@ def _heads(cluster: Cluster) -> list[int]:
     return heads
 
 
+class Late:
+    """Adversarial: one unit's operations (a prefix of `AsyncOperation.kind`) happen when nothing else can."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
+        if cluster.runnable:
+            return cluster.runnable.popleft()
+        heads = _heads(cluster)
+        others = [at for at in heads if not cluster.in_flight[at].kind.startswith(self.kind)]
+        for at in (others or heads)[:1]:
+            operation = cluster.in_flight[at]
+            del cluster.in_flight[at]
+            return operation
+        return cluster.polling.popleft() if cluster.polling else None
+
+
+class Starve:
+    """Adversarial: the warps with one index in their CTA run when nothing else can; asynchronous work is eager
+    or, if `late`, comes after all other warps."""
+
+    def __init__(self, index: int, late: bool = False) -> None:
+        self.index = index
+        self.late = late
+
+    def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
+        if cluster.in_flight and not self.late:
+            return cluster.in_flight.popleft()
+        for queue in (cluster.runnable, cluster.polling):
+            for at, warp in enumerate(queue):
+                if warp.index != self.index:
+                    del queue[at]
+                    return warp
+        for last in (cluster.in_flight, cluster.runnable, cluster.polling):
+            if last:
+                return last.popleft()
+        return None
+
+
+class ConsumersFirst:
+    """Adversarial: what was woken last runs first, at once after the operation that woke it."""
+
+    def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
+        if cluster.runnable:
+            return cluster.runnable.pop()
+        for queue in (cluster.in_flight, cluster.polling):
+            if queue:
+                return queue.popleft()
+        return None
+
+
 def schedule(name: str, seed: int = 0) -> Schedule:
-    """`program-order`, `eager` or `random` (with its seed)."""
-    if name == "program-order":
-        return ProgramOrder()
-    if name == "eager":
-        return Eager()
-    if name == "random":
-        return SeededRandom(seed)
-    raise ValueError(f"unknown schedule {name!r}: program-order, eager or random")
+    """By name: `program-order`, `eager`, `consumers-first`, `random` (with its seed) or `random:SEED`,
+    `late:KIND` (tma load, tcgen05, tma store, bulk ...), `starve:WARP` and `starve-late:WARP`."""
+    kind, _, argument = name.partition(":")
+    if kind == "random":
+        return SeededRandom(int(argument) if argument else seed)
+    if kind == "late" and argument:
+        return Late(argument)
+    if kind in ("starve", "starve-late") and argument.isdecimal():
+        return Starve(int(argument), kind == "starve-late")
+    plain = {"program-order": ProgramOrder, "eager": Eager, "consumers-first": ConsumersFirst}
+    if name in plain:
+        return plain[name]()
+    raise ValueError(
+        f"unknown schedule {name!r}: {', '.join(plain)}, random[:SEED], late:KIND, starve[-late]:WARP"
+    )
+
+
+def exploration(count: int, seed: int, warps: int = 8) -> list[str]:
+    """The names of `count` schedules: the deterministic and adversarial ones first, then random ones from
+    `seed` on. Program order is always the first."""
+    kinds = ("tma load", "tcgen05", "tma store", "bulk", "try_cancel")
+    names = ["program-order", "eager", "consumers-first", *(f"late:{kind}" for kind in kinds[:2])]
+    for index in range(warps):
+        names += [f"starve:{index}", f"starve-late:{index}"]
+    names += [f"late:{kind}" for kind in kinds[2:]]
+    half = max(count // 2, 1)  # leave room for chance
+    chosen = names[: max(half, min(count, 5))]
+    return (chosen + [f"random:{seed + i}" for i in range(count)])[:count]

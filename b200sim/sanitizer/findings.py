@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +41,10 @@ class Finding:
 
     def key(self) -> Hashable:
         """Findings with equal keys have one cause: the same instructions in the same roles."""
-        sides = tuple((a.kind, a.ins.line, a.operand) if a else None for a in (self.first, self.second))
-        return (self.code, self.kernel, sides, None if any(sides) else self.message)
+        sides = tuple((a.kind, a.source or a.ins.line, a.operand) if a else None for a in (self.first, self.second))
+        if any(sides):
+            return (self.code, sides)
+        return (self.code, _without_numbers(self.message))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -59,6 +62,11 @@ class Finding:
             "first": self.first.as_dict() if self.first else None,
             "second": self.second.as_dict() if self.second else None,
         }
+
+
+def _without_numbers(text: str) -> str:
+    """CTAs, warps, addresses and counts differ between instances of one cause."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "#", text.split(" at CTA")[0])
 
 
 class Findings:

@@ -119,6 +119,7 @@ class BarrierState:
         self.landed: set[int] = set()
         self.landed_up_to = 0
         self.arrivers: dict[tuple[str, int], str] = {}  # place -> who
+        self.last_expect = 0  # PTX line
         self.observers: dict[int, list[tuple[int, int]]] = {}  # phase -> epochs of waits that saw it complete
         self.bytes: deque[str] = deque(maxlen=24)  # what changed the transaction count, for reports
 

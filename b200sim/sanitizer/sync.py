@@ -51,6 +51,15 @@ class SyncEvents(ThreadEvents, Base):
             target.bytes.append(f"{nbytes:+} by {warp.name} (expect_tx, PTX line {ins.line})")
         if not arrivals:
             return
+        if nbytes and arrivals > barrier.pending and target.last_expect == ins.line and barrier.expected == 1:
+            self.report(
+                "stage_overwritten",
+                f"a second arrive.expect_tx on {target.name} in phase {barrier.phase}: the stage would be filled "
+                "again before anybody can have used it",
+                second=self.access("arrive", warp, ins, ws.slot, ws.clock, cta=target.cta),
+                edge=f"no wait by {warp.name} on an mbarrier that says the stage is free",
+            )
+        target.last_expect = ins.line if nbytes else target.last_expect
         self.settle_loads(ws, ins)
         self.check_phase(state, target, ws.now, warp, ins, None)
         target.arrivers["arrive", ins.line] = warp.name

@@ -113,7 +113,7 @@ class TensorCoreEvents(SyncEvents):
                 first=fill,
                 second=access,
             )
-        if span and access.start % (8 * span) and fill.start % (8 * span) and self.once("atom", access.ins.line):
+        if span and access.start % (8 * span) and fill.start % (8 * span) and self.once("atom"):
             self.report(
                 "swizzle_atom_misaligned",
                 f"the tile at {fill.start:#x} starts inside a swizzle atom of {8 * span} bytes",
