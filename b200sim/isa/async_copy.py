@@ -101,7 +101,7 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
 
 @instruction("cp.async.mbarrier.arrive")
 def arrive(ins: Instruction, binder: Binder) -> Operation:
-    """cp.async.mbarrier.arrive[.noinc].shared.b64 [mbarrier]: an arrival when this thread's earlier copies are done.
+    """cp.async.mbarrier.arrive[.noinc].shared.b64 [mbarrier]: an arrival once earlier copies are done.
 
     Without .noinc the arrival is one more than the barrier expects in this phase.
     """

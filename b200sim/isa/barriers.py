@@ -36,7 +36,7 @@ def barrier_sync(ins: Instruction, binder: Binder) -> Terminator:
 
 @terminator("bar.red", "bar.cta.red", "barrier.red", "barrier.cta.red")
 def barrier_reduce(ins: Instruction, binder: Binder) -> Terminator:
-    """bar.red.popc.u32 d, number[, threads], p and bar.red.{and,or}.pred: wait, and learn how all threads voted."""
+    """bar.red.popc.u32 d, number[, threads], p and bar.red.{and,or}.pred: wait, and learn how all voted."""
     check_modifiers(ins, *FORMS)
     d = binder.write(ins.operands[0])
     number = binder.source(ins.operands[1], 32)
@@ -158,7 +158,8 @@ def cluster_wait(ins: Instruction, binder: Binder) -> Terminator:
 
 
 FENCE_WORDS = (
-    "proxy", "async", "async::generic", "alias", "tensormap::generic", "generic", "mbarrier_init", "acq_rel", "sc",
+    "proxy", "async", "async::generic", "alias", "tensormap::generic", "generic", "mbarrier_init", "acq_rel",
+    "sc",
     "acquire", "release", "cta", "cluster", "gpu", "sys", "global", "shared::cta", "shared::cluster", "gl",
     "sync_restrict::shared::cta", "sync_restrict::shared::cluster",
 )  # fmt: skip

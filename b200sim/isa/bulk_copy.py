@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 WORDS = (
-    "async", "bulk", "tensor", "1d", "2d", "3d", "4d", "5d", "global", "shared::cta", "shared::cluster", "tile",
+    "async", "bulk", "tensor", "1d", "2d", "3d", "4d", "5d", "global", "shared::cta", "shared::cluster",
+    "tile",
     "mbarrier::complete_tx::bytes", "multicast::cluster", "cta_group::1", "cta_group::2", "L2::cache_hint",
     "bulk_group", "cp_mask", "tile::gather4", "tile::scatter4",
 )  # fmt: skip
@@ -73,7 +74,7 @@ def tensor_copy(ins: Instruction, binder: Binder) -> Operation:
 
 
 def _tensor_load(ins: Instruction, binder: Binder) -> Operation:
-    """cp.async.bulk.tensor.Nd.shared::cluster.global [dst], [map, {coordinates}], [mbarrier][, mask][, policy]."""
+    """cp.async.bulk.tensor.Nd.shared::cluster.global [dst], [map, {coordinates}], [mbarrier][, mask]."""
     dst, dst_offset = binder.address(ins.operands[0])
     map_slot, map_offset = binder.address(ins.operands[1])
     coordinates = binder.coordinates(ins.operands[1])
@@ -299,7 +300,7 @@ def _bound(perform: Callable[..., None], warp: Warp, key: tuple) -> Callable[[],
 
 @instruction("cp.reduce.async.bulk")
 def bulk_reduce(ins: Instruction, binder: Binder) -> Operation:
-    """cp.reduce.async.bulk.global.shared::cta.bulk_group[.L2::cache_hint].OP[.noftz].TYPE [dst], [src], size."""
+    """cp.reduce.async.bulk.global.shared::cta.bulk_group.OP[.noftz].TYPE [dst], [src], size."""
     operations = ("add", "min", "max", "inc", "dec", "and", "or", "xor")
     types = ("u32", "s32", "u64", "s64", "b32", "b64", "f16", "bf16", "f32", "f64")
     check_modifiers(ins, *WORDS, "reduce", "noftz", *operations, *types)

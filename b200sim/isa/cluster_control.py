@@ -30,7 +30,7 @@ def _response(first_cta: tuple[int, int, int] | None) -> bytes:
 
 @instruction("clusterlaunchcontrol.try_cancel")
 def try_cancel(ins: Instruction, binder: Binder) -> Operation:
-    """try_cancel.async [response], [mbarrier]: 16 bytes arrive as a transaction, in every CTA with .multicast."""
+    """try_cancel.async [response], [mbarrier]: 16 bytes arrive as a transaction, everywhere if multicast."""
     check_modifiers(
         ins,
         "try_cancel",

@@ -89,7 +89,7 @@ def _shift_lanes(value: Value, amount: Value, bits: int, left: bool, arithmetic:
 
 @instruction("shf")
 def funnel_shift(ins: Instruction, binder: Binder) -> Operation:
-    """shf.{l,r}.{clamp,wrap}.b32 d, a, b, c: shift the 64-bit value b:a, take the high (l) or low (r) word."""
+    """shf.{l,r}.{clamp,wrap}.b32 d, a, b, c: shift 64 bits b:a, give its high (l) or low (r) half."""
     check_modifiers(ins, "l", "r", "clamp", "wrap", "b32")
     left, wrap = ins.has("l"), ins.has("wrap")
 
@@ -149,7 +149,7 @@ def bit_count(ins: Instruction, binder: Binder) -> Operation:
 
 @instruction("bfind")
 def find_leading_bit(ins: Instruction, binder: Binder) -> Operation:
-    """bfind[.shiftamt].TYPE d, a: position of the highest bit that is not the sign, all ones if there is none."""
+    """bfind[.shiftamt].TYPE d, a: the highest bit that is not the sign, all ones if there is none."""
     check_modifiers(ins, "shiftamt", "u32", "s32", "u64", "s64")
     bits, from_signed, as_shift = bits_of(ins), is_signed(ins), ins.has("shiftamt")
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 WORDS = (
-    "init", "inval", "arrive", "arrive_drop", "expect_tx", "complete_tx", "try_wait", "test_wait", "parity", "noComplete",
+    "init", "inval", "arrive", "arrive_drop", "expect_tx", "complete_tx", "try_wait", "test_wait", "parity",
+    "noComplete",
     "shared", "shared::cta", "shared::cluster", "b64", "release", "acquire", "relaxed", "cta", "cluster",
 )  # fmt: skip
 
@@ -130,7 +131,7 @@ def pending_count(ins: Instruction, binder: Binder) -> Operation:
 
 @instruction("mbarrier.expect_tx", "mbarrier.complete_tx")
 def transactions(ins: Instruction, binder: Binder) -> Operation:
-    """mbarrier.expect_tx adds to the bytes that are awaited; mbarrier.complete_tx subtracts, as a copy would."""
+    """mbarrier.expect_tx adds to the bytes that are awaited; complete_tx subtracts, as a copy would."""
     check_modifiers(ins, *WORDS)
     completes, remote = ins.has("complete_tx"), _reaches_cluster(ins)
     base, offset = binder.address(ins.operands[0])

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 ORDERINGS = ("weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "cta", "cluster", "gpu", "sys")
 HINTS = (
     "L1::no_allocate", "L1::evict_first", "L1::evict_last", "L1::evict_normal", "L1::evict_unchanged",
-    "L2::evict_first", "L2::evict_last", "L2::evict_normal", "L2::cache_hint", "L2::64B", "L2::128B", "L2::256B",
+    "L2::evict_first", "L2::evict_last", "L2::evict_normal", "L2::cache_hint", "L2::64B", "L2::128B",
+    "L2::256B",
     "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified",
 )  # fmt: skip
 ALL_64 = (1 << 64) - 1
@@ -57,10 +58,7 @@ class _Access:
         if self.bytes == 1:
             return
         low = address & (self.bytes - 1)
-        if type(low) is int:
-            wrong = low
-        else:
-            wrong = int((low * lane_array(warp.mask)).max())
+        wrong = low if type(low) is int else int((low * lane_array(warp.mask)).max())
         if wrong:
             raise Fault(
                 "misaligned",

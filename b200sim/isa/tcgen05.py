@@ -74,7 +74,7 @@ def _post(
 
 @terminator("tcgen05.alloc")
 def allocate(ins: Instruction, binder: Binder) -> Terminator:
-    """tcgen05.alloc [destination], columns: the warp waits for free columns; the address goes to shared memory."""
+    """tcgen05.alloc [destination], columns: waits for free columns; their address goes to shared memory."""
     check_modifiers(ins, "alloc", "cta_group::1", "cta_group::2", "sync", "aligned", "shared::cta", "b32")
     base, offset = binder.address(ins.operands[0])
     columns = binder.source(ins.operands[1], 32)
@@ -426,7 +426,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
 
 @instruction("tcgen05.commit")
 def commit(ins: Instruction, binder: Binder) -> Operation:
-    """tcgen05.commit...[.multicast::cluster] [mbarrier][, mask]: one arrival when all earlier work is done."""
+    """tcgen05.commit...[.multicast::cluster] [mbarrier][, mask]: one arrival when earlier work is done."""
     check_modifiers(
         ins, "commit", "cta_group::1", "cta_group::2", "mbarrier::arrive::one", "shared::cluster",
         "multicast::cluster", "b64",

@@ -54,10 +54,10 @@ def replace(ins: Instruction, binder: Binder) -> Operation:
 
 @instruction("tensormap.cp_fenceproxy")
 def copy_and_fence(ins: Instruction, binder: Binder) -> Operation:
-    """tensormap.cp_fenceproxy.global.shared::cta... [dst], [src], 128: the warp copies the map, then releases it."""
+    """tensormap.cp_fenceproxy.global.shared::cta... [dst], [src], 128: the warp copies and releases a map."""
     check_modifiers(
-        ins, "cp_fenceproxy", "global", "shared::cta", "tensormap::generic", "release", "cta", "cluster", "gpu", "sys",
-        "sync", "aligned",
+        ins, "cp_fenceproxy", "global", "shared::cta", "tensormap::generic", "release", "cta", "cluster",
+        "gpu", "sys",        "sync", "aligned",
     )  # fmt: skip
     destination, destination_offset = binder.address(ins.operands[0])
     source, source_offset = binder.address(ins.operands[1])

@@ -39,7 +39,8 @@ def _check_members(warp: Warp, members: int, what: str) -> None:
     if members & warp.alive & ~warp.mask:
         raise Fault(
             "divergent_sync",
-            f"{what} waits for lanes {members & warp.alive & ~warp.mask:#010x}, which are somewhere else in the code",
+            f"{what} waits for lanes {members & warp.alive & ~warp.mask:#010x}, "
+            "which are somewhere else in the code",
         )
 
 

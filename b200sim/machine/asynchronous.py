@@ -69,7 +69,7 @@ class CopyGroups(Wait):
         return any(mask & lanes and not operation.done for mask, operation in self.open)
 
     def reached(self, lanes: int, newest_allowed: int) -> bool:
-        """Whether, for each of these lanes, all its groups but the `newest_allowed` most recent are complete."""
+        """Whether each of these lanes has all its groups complete but the `newest_allowed` most recent."""
         newer: dict[int, int] = {}  # per lane mask of a commit: how many of its groups were seen
         for mask, operations in reversed(self.groups):
             mine = mask & lanes

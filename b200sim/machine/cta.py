@@ -59,8 +59,8 @@ class Cta:
         if address >> 24 != self.rank:
             raise Fault(
                 "shared_wrong_cta",
-                f"{what} at {address:#x}, which lies in CTA rank {address >> 24} of the cluster, not in its own "
-                f"(rank {self.rank}); only .shared::cluster accesses reach other CTAs",
+                f"{what} at {address:#x}, which lies in CTA rank {address >> 24} of the cluster, not in its "
+                f"own (rank {self.rank}); only .shared::cluster accesses reach other CTAs",
             )
         self.check_shared(offset, nbytes, what)
         return offset
@@ -96,7 +96,8 @@ class Cta:
             known = ", ".join(f"{key:#x}" for key in sorted(self.barriers)) or "none"
             raise Fault(
                 "mbarrier_uninitialised",
-                f"no mbarrier was initialised at shared offset {offset:#x} of {self.name} (initialised: {known})",
+                f"no mbarrier was initialised at shared offset {offset:#x} of {self.name} "
+                f"(initialised: {known})",
             )
         return barrier
 
@@ -134,7 +135,7 @@ class Cta:
 
 
 class Cluster:
-    """CTAs that can reach each other's shared memory, the asynchronous work they asked for, and who can run."""
+    """CTAs that reach each other's shared memory, the asynchronous work they asked for, and who can run."""
 
     def __init__(self, grid: Grid, number: int, first: tuple[int, int, int]) -> None:
         self.grid = grid

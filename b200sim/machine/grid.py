@@ -119,8 +119,8 @@ class Grid:
         if self.shared_end - RESERVED_SHARED > SHARED_LIMIT:
             raise Fault(
                 "launch_shared",
-                f"{self.shared_end - RESERVED_SHARED} bytes of shared memory per CTA ({shared_bytes} dynamic); "
-                f"a B200 has {SHARED_LIMIT}",
+                f"{self.shared_end - RESERVED_SHARED} bytes of shared memory per CTA "
+                f"({shared_bytes} dynamic); a B200 has {SHARED_LIMIT}",
             )
 
     def _place_shared(self, dynamic_bytes: int) -> tuple[dict[str, int], int]:
@@ -258,7 +258,7 @@ class Grid:
         return self.first_cta(self.waiting.popleft()) if self.waiting else None
 
     def _run_cluster(self, cluster: Cluster) -> bool:
-        """Run one cluster until it is done, can do nothing, or has used its turn; whether anything happened."""
+        """Run a cluster until it is done, can do nothing, or has used its turn; whether anything happened."""
         self.running = cluster
         turn = 100_000
         steps = polls = 0

@@ -1,7 +1,7 @@
 """Who runs next: the one place that decides the order of warps and of asynchronous work in a cluster.
 
-A cluster offers three queues: `runnable` warps, asynchronous work `in_flight`, and `polling` warps, which gave
-way by themselves (a wait that answered no, a nanosleep, a very long loop) and would only look again.
+A cluster offers three queues: `runnable` warps, asynchronous work `in_flight`, and `polling` warps, which
+gave way by themselves (a wait that answered no, a nanosleep, a very long loop) and would only look again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Schedule(Protocol):
 class ProgramOrder:
     """The default: warps run as far as they can, then the oldest asynchronous operation happens.
 
-    Everything asynchronous is thus as late as its issue order allows, which shows missing waits as stale data.
+    Everything asynchronous is as late as its issue order allows, which shows missing waits as stale data.
     """
 
     def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:

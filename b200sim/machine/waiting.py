@@ -70,7 +70,8 @@ class MBarrier(Wait):
         if count > self.pending:
             raise Fault(
                 "mbarrier_overflow",
-                f"{count} arrival(s) on {self.name}, which expects only {self.pending} more in phase {self.phase}",
+                f"{count} arrival(s) on {self.name}, which expects only {self.pending} more "
+                f"in phase {self.phase}",
             )
         self.pending -= count
         self.events += 1
@@ -154,7 +155,8 @@ class NamedBarrier(Wait):
         if self.threads and expected != self.expected:
             raise Fault(
                 "barrier_count",
-                f"{self.name}: {warp.name} names {expected} threads, {', '.join(self.arrived)} named {self.expected}",
+                f"{self.name}: {warp.name} names {expected} threads, "
+                f"{', '.join(self.arrived)} named {self.expected}",
             )
         self.expected = expected
         self.whole_cta = count is None
@@ -197,8 +199,10 @@ class ClusterBarrier(Wait):
         self._settle()
 
     def leave(self, arrived: bool) -> None:
-        """A warp has exited, which counts as arriving from now on (PTX ISA 9.7.13.4); `arrived`: it had already
-        arrived in this phase."""
+        """A warp has exited, which counts as arriving from now on (PTX ISA 9.7.13.4).
+
+        `arrived`: it had already arrived in this phase.
+        """
         self.expected -= 1
         self.arrived -= arrived
         if self.arrived:

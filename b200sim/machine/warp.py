@@ -2,9 +2,10 @@
 
 Lanes that diverge become fragments, each a block number and a lane mask. The fragment with the smallest
 block number runs, except that one that stands before an instruction for several lanes together (shfl, bar,
-`.aligned`) lets all others come first; fragments that meet at a block join. A write by some of the lanes must keep the old value
-of the others only if one of them may still read it: that is what liveness is for, and why a value that is
-the same for all lanes mostly stays a plain int even in code that one elected lane runs.
+`.aligned`) lets all others come first; fragments that meet at a block join. A write by some of the lanes
+must keep the old value of the others only if one of them may still read it: that is what liveness is for,
+and why a value that is the same for all lanes mostly stays a plain int even in code that one elected lane
+runs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Warp:
         self.cta = cta
         self.index = index
         self.program = program
-        # A Value per slot: an int or lanes, for predicates always an int; None where never read before written.
+        # A Value per slot (a predicate is always an int); None where it is never read before it is written.
         self.regs: list[Any] = slots
         lanes = min(32, cta.thread_count - 32 * index)
         self.alive = FULL if lanes == 32 else (1 << lanes) - 1
@@ -182,7 +183,7 @@ class Warp:
         if self.mask != self.alive:
             raise Fault(
                 "divergent_aligned",
-                f"{what} needs all lanes of the warp to execute it together; active lanes are {self.mask:#010x} "
+                f"{what} needs all lanes of the warp to execute it together; active are {self.mask:#010x} "
                 f"of {self.alive:#010x}",
             )
 

@@ -1,4 +1,4 @@
-"""PTX text to `Kernel`s (PTX ISA 9.1, chapter 4): what NVVM prints for CuTe-DSL kernels, inline assembly included.
+"""PTX text to `Kernel`s (PTX ISA 9.1, chapter 4): what NVVM prints for CuTe-DSL, with inline assembly.
 
 Inline assembly opens `{ ... }` scopes that declare registers and labels again under the same names, so a
 name is made unique by the number of the scope that declared it (`P1#3`).

@@ -89,8 +89,7 @@ class _Decoder:
         self.binder.block_of_label = {name: numbers[index] for name, index in labels.items()}
         bounds = [*starts, len(instructions)]
         return [
-            self._block(instructions[a:b], n)
-            for n, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
+            self._block(instructions[a:b], n) for n, (a, b) in enumerate(zip(starts, bounds[1:], strict=True))
         ]
 
     def _without_guarded_terminators(self) -> tuple[list[Instruction], dict[str, int]]:

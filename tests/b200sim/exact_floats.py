@@ -13,7 +13,7 @@ Number = Fraction | str  # "inf", "-inf", "nan"
 
 @dataclass(frozen=True)
 class Format:
-    """`exponent` and `mantissa` bits; `inf`: the top exponent means infinity and NaN; `nan`: canonical NaN."""
+    """`exponent` and `mantissa` bits; `inf`: the top exponent is infinity and NaN; `nan`: canonical NaN."""
 
     exponent: int
     mantissa: int
@@ -53,9 +53,7 @@ class Format:
             return overflow | (sign_bit if value == "-inf" else 0)
         sign = sign_bit if value < 0 or (value == 0 and negative_zero) else 0
         magnitude = abs(value)
-        exponent = 1 - self.bias
-        while magnitude >= Fraction(2) ** (exponent + 1):
-            exponent += 1
+        exponent = max(floor_log2(magnitude), 1 - self.bias) if magnitude else 1 - self.bias
         steps = magnitude / Fraction(2) ** (exponent - self.mantissa)
         whole = steps.numerator // steps.denominator
         rest = steps - whole
@@ -64,6 +62,11 @@ class Format:
         # `whole` counts units in the last place from the start of this binade; a carry moves to the next.
         code = whole + (exponent - (1 - self.bias)) * (1 << self.mantissa)
         return (overflow if code > self.largest else code) | sign
+
+
+def floor_log2(value: Fraction) -> int:
+    estimate = value.numerator.bit_length() - value.denominator.bit_length()
+    return estimate if Fraction(2) ** estimate <= value else estimate - 1
 
 
 F16 = Format(5, 10, True, 0x7FFF, 0x7BFF)

@@ -21,6 +21,8 @@ HEAD = """.reg .b64 %a<9>, %w; .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %d, %c<
 mov.u32 %t, %tid.x; mov.u32 %l, %laneid; mov.u32 %wid, %warpid; mov.u32 %r, %cluster_ctarank;
 setp.eq.u32 %first, %t, 0; setp.eq.u32 %one, %l, 0; mov.u32 %bar, smem; add.s32 %d, %bar, 1024;
 """
+LOAD = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+TENSOR_LOAD = "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
 INIT = "@%first mbarrier.init.shared.b64 [%bar], 1; fence.mbarrier_init.release.cluster; bar.sync 0;\n"
 CLUSTER_SYNC = "barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;\n"
 
@@ -101,7 +103,8 @@ def test_tensor_load_then_store(rank, schedule):
     nbytes = 4 * int(np.prod(box))
     machine = run(
         INIT + expect(nbytes) + set_coordinates(start)
-        + f"""@%one cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
+        + f"""@%one
+            cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint
             [%d], [%a2, {coordinates(start)}], [%bar], 0;
         """ + wait() + set_coordinates(target)
         + f"""@%one cp.async.bulk.tensor.{rank}d.global.shared::cta.tile.bulk_group [%a3,
@@ -124,7 +127,8 @@ def test_swizzled_load_lands_where_the_address_bits_say():
     source = numbers(16, 64, dtype=np.uint16)
     dump = aligned(np.zeros(2048 // 4, np.uint32))
     run(
-        INIT + expect(2048) + """@%one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
+        INIT + expect(2048) + """@%one
+        cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
         [%d], [%a2, {0, 0}], [%bar];""" + wait()
         + """mov.b32 %v, 0; COPY: add.s32 %u, %v, %t; shl.b32 %u, %u, 2; cvt.u64.u32 %w, %u;
             add.s64 %w, %w, %a1;
@@ -150,7 +154,8 @@ def test_multicast(mask):
         + f"""mov.b32 %v, {mask}; shr.u32 %v, %v, %r; and.b32 %v, %v, 1; setp.eq.u32 %p, %v, 0;
         .reg .b16 %mask; mov.b16 %mask, {mask}; setp.eq.u32 %q, %r, 2; and.pred %q, %q, %one;
         @%p bra SEND;""" + expect(128)
-        + """SEND: @%q cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster
+        + """SEND: @%q
+          cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster
           [%d], [%a2, {0, 0}], [%bar], %mask;
         @%p bra END;""" + wait()
         + """shl.b32 %v, %l, 2; add.s32 %u, %d, %v; ld.shared.b32 %u, [%u]; mad.lo.s32 %v, %r, 128, %v;
@@ -277,7 +282,7 @@ def test_wait_group_leaves_only_the_newest(allowed):
 
 
 def test_groups_belong_to_threads():
-    """Lane 0 has two older groups, lane 1 a newer one: waiting for its own group, lane 0 leaves lane 1's alone."""
+    """Lane 0 has two groups, lane 1 one between them: a lane that waits leaves the other's groups alone."""
     out, seen = aligned(np.zeros(12, np.uint32)), aligned(np.zeros(4, np.uint32))
     run(
         """shl.b32 %v, %l, 2; add.s32 %v, %v, %d; st.shared.b32 [%v], 9; bar.sync 0; setp.eq.u32 %p, %l, 1;
@@ -375,9 +380,9 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
     [
         ("bulk_size", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], "
                       "[%a0], 24, [%bar];"),
-        ("bulk_misaligned", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d+8], [%a0], 16, [%bar];"),
-        ("global_out_of_bounds", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0+128], 16, [%bar];"),
-        ("mbarrier_uninitialised", "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a0], 16, [%bar+8];"),
+        ("bulk_misaligned", f"@%one {LOAD} [%d+8], [%a0], 16, [%bar];"),
+        ("global_out_of_bounds", f"@%one {LOAD} [%d], [%a0+128], 16, [%bar];"),
+        ("mbarrier_uninitialised", f"@%one {LOAD} [%d], [%a0], 16, [%bar+8];"),
         ("tma_barrier", "mov.u32 %v, %bar; or.b32 %v, %v, 0x1000000; "
                         "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                         " [%d], [%a0], 16, [%v];"),
@@ -387,11 +392,12 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
         ("shared_wrong_cta", ".reg .b16 %m; mov.b16 %m, 2; "
                              "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
                              ".multicast::cluster [%d], [%a0], 16, [%bar], %m;"),
-        ("tensor_map_misaligned", "@%one cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%d], [%a1+16, {0, 0}], [%bar];"),
-        ("unsupported", "@%one cp.async.bulk.tensor.2d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%d], [%a1, {0, 0}], [%bar];"),
+        ("tensor_map_misaligned", f"@%one {TENSOR_LOAD} [%d], [%a1+16, {{0, 0}}], [%bar];"),
+        ("unsupported", f"@%one {TENSOR_LOAD}.im2col [%d], [%a1, {{0, 0}}], [%bar];"),
         ("misaligned", "cp.async.ca.shared.global [%d+2], [%a0], 4;"),
-        ("divergent_aligned", "@%one tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%a1], [%d], 128;"
-                              "bar.warp.sync -1;"),
+        ("divergent_aligned",
+         "@%one tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned"
+         " [%a1], [%d], 128; bar.warp.sync -1;"),
     ],
 )  # fmt: skip
 def test_misuse(code, body):

@@ -25,8 +25,10 @@ def integers(bits: int) -> st.SearchStrategy[list[int]]:
     def row(seed):
         rng = random.Random(seed)
         top = 1 << bits
-        return [rng.choice([0, 1, top - 1, top // 2, top // 2 - 1, rng.randrange(top), rng.randrange(top) >> bits // 2])
-                for _ in range(32)]  # fmt: skip
+        special = [0, 1, top - 1, top // 2, top // 2 - 1]
+        return [
+            rng.choice([*special, rng.randrange(top), rng.randrange(top) >> bits // 2]) for _ in range(32)
+        ]
 
     return st.integers(0, 2**32).map(row)
 
@@ -99,8 +101,8 @@ def test_float_to_integer(mode, to):
 
 
 FORMS = {"f16": xf.F16, "bf16": xf.BF16, "f32": xf.F32, "f64": xf.F64}
-PAIRS = [("f16", "f32"), ("bf16", "f32"), ("f32", "f16"), ("f32", "bf16"), ("f64", "f32"), ("f32", "f64"), ("f16", "f64"),
-         ("f64", "f16"), ("bf16", "f16")]  # fmt: skip
+PAIRS = [("f16", "f32"), ("bf16", "f32"), ("f32", "f16"), ("f32", "bf16"), ("f64", "f32"), ("f32", "f64"),
+         ("f16", "f64"), ("f64", "f16"), ("bf16", "f16")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("to", "source"), PAIRS)
@@ -213,7 +215,8 @@ def test_pack_and_unpack(a, low, high):
     )  # fmt: skip
     bytes_of = [(8, [x >> s & 0xFF for x in low]) for s in (0, 8, 16, 24)]
     each_way(
-        "mov.b32 {d}, {{{a}, {b}, {c}, {e}}};", 32, bytes_of, lambda w, x, y, z: w | x << 8 | y << 16 | z << 24,
+        "mov.b32 {d}, {{{a}, {b}, {c}, {e}}};", 32, bytes_of,
+        lambda w, x, y, z: w | x << 8 | y << 16 | z << 24,
         uniform=[(), (0,), (0, 1, 2, 3)],
     )  # fmt: skip
     each_way("mov.b32 {d}, {a};", 32, [(32, low)], lambda x: x)

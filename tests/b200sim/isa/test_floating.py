@@ -135,7 +135,8 @@ def test_packed_pairs(a, b, c, d):
         )  # fmt: skip
     each_way(
         "fma.rn.f32x2 {d}, {a}, {b}, {c};", 64, [(64, joined[0]), (64, joined[1]), (64, joined[0])],
-        lambda x, y, z: xf.fused(xf.F32, x & FULL, y & FULL, z & FULL) | xf.fused(xf.F32, x >> 32, y >> 32, z >> 32) << 32,
+        lambda x, y, z: xf.fused(xf.F32, x & FULL, y & FULL, z & FULL)
+        | xf.fused(xf.F32, x >> 32, y >> 32, z >> 32) << 32,
     )  # fmt: skip
 
 

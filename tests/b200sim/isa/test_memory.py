@@ -14,7 +14,8 @@ from b200sim.faults import Fault
 RNG = random.Random(7)
 DATA = bytes(RNG.randrange(256) for _ in range(4096))
 MASKS = [FULL, 0x80000001, 0x00F0A5A5]
-SHAPES = [("b8", 1), ("u8", 1), ("s8", 1), ("b16", 1), ("s16", 1), ("b32", 1), ("f32", 1), ("b64", 1), ("u8", 2), ("u8", 4),
+SHAPES = [("b8", 1), ("u8", 1), ("s8", 1), ("b16", 1), ("s16", 1), ("b32", 1), ("f32", 1), ("b64", 1),
+          ("u8", 2), ("u8", 4),
           ("b16", 2), ("b16", 4), ("b32", 2), ("u32", 4), ("b64", 2), ("b32", 8), ("b64", 4)]  # fmt: skip
 
 
@@ -48,7 +49,8 @@ def test_loads_of_every_width(space, mask):
         lines += [f"mov.b{register} {name}, {OLD[register]};" for name in names]
         base, word = {
             "global": ("%g", ".global"), "shared": ("%s", ".shared"), "shared::cta": ("%s", ".shared::cta"),
-            "shared::cluster": ("%s", ".shared::cluster"), "generic global": ("%g", ""), "generic shared": ("%w", ""),
+            "shared::cluster": ("%s", ".shared::cluster"), "generic global": ("%g", ""),
+            "generic shared": ("%w", ""),
         }[space]  # fmt: skip
         if base == "%w":
             lines.append("cvt.u64.u32 %w, %s; cvta.shared.u64 %w, %w;")
@@ -155,12 +157,14 @@ def f32(value: float) -> int:
 
 
 ATOMS = {
-    "add.u32": (32, lambda old, b: old + b), "add.s32": (32, lambda old, b: old + b), "add.u64": (64, lambda old, b: old + b),
+    "add.u32": (32, lambda old, b: old + b), "add.s32": (32, lambda old, b: old + b),
+    "add.u64": (64, lambda old, b: old + b),
     "exch.b32": (32, lambda old, b: b), "exch.b64": (64, lambda old, b: b),
     "min.u32": (32, min), "max.u32": (32, max),
     "min.s32": (32, lambda old, b: min(old, b, key=lambda v: to_signed(v, 32))),
     "max.s64": (64, lambda old, b: max(old, b, key=lambda v: to_signed(v, 64))),
-    "and.b32": (32, lambda old, b: old & b), "or.b32": (32, lambda old, b: old | b), "xor.b64": (64, lambda old, b: old ^ b),
+    "and.b32": (32, lambda old, b: old & b), "or.b32": (32, lambda old, b: old | b),
+    "xor.b64": (64, lambda old, b: old ^ b),
     "inc.u32": (32, lambda old, b: 0 if old >= b else old + 1),
     "dec.u32": (32, lambda old, b: b if old == 0 or old > b else old - 1),
 }  # fmt: skip
@@ -185,7 +189,8 @@ def test_atomics_serialise_lanes(name, space):
         f"""{fill if space == "shared" else ""} {base}
         and.b32 %k, %lane, 3; mul.wide.u32 %t, %k, {bits // 8}; add.s64 %q, %q, %t;
         @%active atom{word}.{name} %d, [%q], %b; ld{word}.b{bits} %after, [%q];""",
-        {"%d": bits, "%after": bits}, {"%b": (bits, operands), "%active": (1, [mask >> i & 1 for i in range(32)])},
+        {"%d": bits, "%after": bits},
+        {"%b": (bits, operands), "%active": (1, [mask >> i & 1 for i in range(32)])},
         declare=f".reg .b64 %q, %t; .reg .b32 %k; .reg .b{bits} %v;", arrays=[memory], shared_bytes=64,
     )  # fmt: skip
     model = list(start)
@@ -280,7 +285,7 @@ barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;
 
 
 def test_other_ctas_shared_memory():
-    """mapa, remote loads and stores, lanes that reach different CTAs, generic addresses, getctarank, isspacep."""
+    """mapa, getctarank, isspacep, remote loads and stores, lanes that reach several CTAs, generic ones."""
     out = np.zeros((4, 6, 32), np.uint32)
     run_kernel(
         CLUSTER

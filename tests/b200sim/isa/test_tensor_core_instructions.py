@@ -1,4 +1,4 @@
-"""tcgen05 through PTX: operands, layouts of a small multiplication, signalling, allocation. Exact small integers."""
+"""tcgen05 through PTX: operands, layouts of small exact multiplications, signalling, allocation."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ def test_allocation_blocks_until_columns_are_free():
     ("code", "body"),
     [
         ("tmem_alloc_size", "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+32], 48;"),
-        ("tmem_alloc_after_relinquish", "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+32], 32;"),
+        ("tmem_alloc_after_relinquish",
+         "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [smem+32], 32;"),
         ("tmem_free_mismatch", "tcgen05.dealloc.cta_group::1.sync.aligned.b32 %tm, 32;"),
         ("tmem_not_allocated", "add.s32 %v, %tm, 61; "
                                "tcgen05.ld.sync.aligned.32x32b.x4.b32 {%x0, %x1, %x2, %x3}, [%v];"),
@@ -225,7 +226,8 @@ def test_allocation_blocks_until_columns_are_free():
         ("not_uniform", "add.s32 %v, %tm, %l; tcgen05.ld.sync.aligned.32x32b.x1.b32 {%x0}, [%v];"),
         ("cta_pair", "@%one tcgen05.mma.cta_group::2.kind::f16 [%tm], %da, %db, %idesc, %one;"),
         ("unsupported", "tcgen05.ld.red.sync.aligned.32x32b.x2.min.u32 {%x0, %x1}, %x2, [%tm];"),
-        ("mbarrier_uninitialised", "@%first tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%bar+8];"),
+        ("mbarrier_uninitialised",
+         "@%first tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%bar+8];"),
     ],
 )  # fmt: skip
 def test_misuse(code, body):

@@ -93,7 +93,8 @@ def test_votes(mask, flip):
 
 REDUCE = {
     "add.s32": sum, "add.u32": sum, "min.u32": min, "max.u32": max,
-    "min.s32": lambda v: min(v, key=lambda x: to_signed(x, 32)), "max.s32": lambda v: max(v, key=lambda x: to_signed(x, 32)),
+    "min.s32": lambda v: min(v, key=lambda x: to_signed(x, 32)),
+    "max.s32": lambda v: max(v, key=lambda x: to_signed(x, 32)),
 }  # fmt: skip
 
 

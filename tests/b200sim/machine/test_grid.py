@@ -10,8 +10,9 @@ from ptx_harness import DYNAMIC, FULL, OLD, lanes, run_kernel
 
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 
-NAMES = ["%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x",
-         "%nctaid.y", "%nctaid.z", "%clusterid.x", "%clusterid.y", "%clusterid.z", "%nclusterid.x", "%nclusterid.y",
+NAMES = ["%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z",
+         "%nctaid.x", "%nctaid.y", "%nctaid.z", "%clusterid.x", "%clusterid.y", "%clusterid.z",
+         "%nclusterid.x", "%nclusterid.y",
          "%cluster_ctaid.x", "%cluster_ctaid.y", "%cluster_nctaid.x", "%cluster_nctaid.y", "%cluster_ctarank",
          "%cluster_nctarank", "%laneid", "%warpid", "%nwarpid", "%dynamic_smem_size"]  # fmt: skip
 
@@ -53,7 +54,7 @@ def test_lane_masks_and_clocks():
         "".join(f"mov.u32 %{n}, %lanemask_{n};" for n in names)
         + "mov.u64 %c0, %clock64; mov.u64 %t0, %globaltimer; nanosleep.u32 1; mov.u64 %c1, %clock64; "
           "mov.u64 %t1, %globaltimer;",
-        {f"%{n}": 32 for n in names} | {n: 64 for n in ("%c0", "%c1", "%t0", "%t1")},
+        {f"%{n}": 32 for n in names} | dict.fromkeys(("%c0", "%c1", "%t0", "%t1"), 64),
     )  # fmt: skip
     for i in range(32):
         low = (1 << i) - 1
@@ -109,7 +110,9 @@ TILE: mov.u32 %n, %nctaid.x; mad.lo.s32 %n, %y, %n, %x; mul.wide.u32 %w, %n, 4; 
 @%one red.global.add.u32 [%w], 1;
 @%one mbarrier.arrive.expect_tx.shared.b64 _, [%s], 16;
 barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;
-@%first clusterlaunchcontrol.try_cancel.async.shared::cta.mbarrier::complete_tx::bytes.multicast::cluster::all.b128 [smem+16], [%s];
+@%first
+clusterlaunchcontrol.try_cancel.async.shared::cta.mbarrier::complete_tx::bytes.multicast::cluster::all.b128
+  [smem+16], [%s];
 W: mbarrier.try_wait.parity.shared.b64 %q, [%s], %parity, 100000; @!%q bra W; xor.b32 %parity, %parity, 1;
 ld.shared.b128 %h, [smem+16]; clusterlaunchcontrol.query_cancel.is_canceled.pred.b128 %won, %h;
 @!%won bra END;
@@ -126,8 +129,8 @@ bra TILE; END:
 def test_cluster_launch_control(order, sms):
     """Every tile is done exactly once, by the cluster it was launched for or by one that took it over."""
     out = np.zeros((3, 8), np.uint32)
-    machine = run_kernel(CLC, [out], grid=(8, 3, 1), cluster=(2, 1, 1), shared=DYNAMIC, shared_bytes=64, sm_count=sms,
-                         schedule=order())  # fmt: skip
+    machine = run_kernel(CLC, [out], grid=(8, 3, 1), cluster=(2, 1, 1), shared=DYNAMIC, shared_bytes=64,
+                         sm_count=sms, schedule=order())  # fmt: skip
     assert (out == 1).all()
     assert machine.counters.warp_instructions > 0
 

@@ -51,7 +51,7 @@ def test_producer_consumer_with_arrive_and_register_operands():
 
 
 def test_exited_warps_are_not_waited_for():
-    """A barrier without a count waits for the warps that are left, whether they exit before or after the others arrive."""
+    """A barrier without a count waits for the warps that are left, whenever the others exit."""
     out = run(
         """setp.eq.u32 %p, %wid, 0; @%p ret;
         setp.ne.u32 %q, %wid, 3; @%q bra SYNC; bar.sync 1, 32; ret;

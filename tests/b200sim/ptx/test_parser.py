@@ -143,11 +143,12 @@ def test_shared_variables_static_and_dynamic():
         """.shared .align 4 .b8 own[12]; .reg .b32 %a, %b; .reg .b64 %o;
         ld.param.u64 %o, [p0]; mov.u32 %a, own; mov.b32 %b, smem; st.global.v2.b32 [%o], {%a, %b};
         mov.u32 %a, other; mov.u32 %b, %dynamic_smem_size; st.global.v2.b32 [%o+8], {%a, %b};""",
-        [out], shared=".shared .align 8 .b64 other[3];\n.extern .shared .align 1024 .b8 smem[];", shared_bytes=64,
+        [out],
+        shared=".shared .align 8 .b64 other[3];\n.extern .shared .align 1024 .b8 smem[];", shared_bytes=64,
     )  # fmt: skip
     own, dynamic, other, _ = out.tolist()
     assert own % 4 == 0 and other % 8 == 0 and dynamic % 1024 == 0
-    assert 0x400 <= min(own, other) and abs(own - other) >= 12 and dynamic >= max(own + 12, other + 24)
+    assert min(own, other) >= 0x400 and abs(own - other) >= 12 and dynamic >= max(own + 12, other + 24)
 
 
 def test_several_kernels_in_a_module():
@@ -187,7 +188,7 @@ def test_what_is_not_known_is_refused_at_decode_with_its_name_and_line(body, say
 
 @pytest.mark.parametrize("text", ["", "hello", ".version 8.8\n.target sm_100a\n"])
 def test_no_kernel(text):
-    with pytest.raises(Unsupported, match="no .entry"):
+    with pytest.raises(Unsupported, match=r"no \.entry"):
         parse(text)
 
 
