@@ -63,6 +63,8 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
             ),
             (arguments.compare[0], arguments.compare[1]),
         )
+    if arguments.sanitize:
+        return sanitize(arguments)
     run = session.evaluate(
         Options(
             mode=arguments.mode,
@@ -76,6 +78,27 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
         )
     )
     return session.finish(run, session.exit_code(run), arguments.json)
+
+
+def sanitize(arguments: argparse.Namespace) -> ExitCode:
+    from evaluator import sanitizing, session
+
+    try:
+        seed = int(arguments.seed or 0)
+    except ValueError:
+        raise session.UsageError(f"--seed {arguments.seed}: with --sanitize a whole number") from None
+    options = Options(
+        mode=arguments.mode,
+        submission=arguments.submission,
+        cases=session.read_case_files(arguments.cases),
+        only=tuple(arguments.only),
+        json=arguments.json,
+        timeout=arguments.timeout,
+    )
+    asked = sanitizing.Asked(
+        arguments.schedules, seed, tuple(arguments.schedule), arguments.trace, arguments.sms
+    )
+    return sanitizing.evaluate(options, asked)
 
 
 def official_form(arguments: list[str]) -> int:
@@ -217,7 +240,29 @@ official form
     add(
         "--seed",
         metavar="KEY",
-        help="draw the seeds of an earlier run again (every report ends with its key)",
+        help="draw the seeds of an earlier run again (every report ends with its key); "
+        "with --sanitize: the number from which the random orders go on",
+    )
+    add(
+        "--sanitize",
+        action="store_true",
+        help="run on the simulator and look for races, hazards and hangs (docs/sanitizer.md); errors fail the case",
+    )
+    add("--schedules", type=positive(int), default=1, metavar="N", help="with --sanitize: orders to try per case")
+    add(
+        "--schedule",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --sanitize: this order only, such as random:17 from a report; may be repeated",
+    )
+    add("--trace", type=Path, metavar="FILE", help="with --sanitize: a trace of the first case for ui.perfetto.dev")
+    add(
+        "--sms",
+        type=positive(int),
+        default=148,
+        metavar="N",
+        help="with --sanitize: SMs of the simulated device; with few, persistent kernels take several tiles each",
     )
     add(
         "--jobs",

@@ -1,8 +1,8 @@
 """Finds races, hazards and hangs of tcgen05 kernels while the simulated B200 runs them.
 
-    from b200sim.sanitizer import sanitize
-    report = sanitize(lambda device: module.custom_kernel(data), schedules=20, seed=1)
-    print(report.text())
+from b200sim.sanitizer import sanitize
+report = sanitize(lambda device: module.custom_kernel(data), schedules=20, seed=1)
+print(report.text())
 """
 
 from b200sim.sanitizer.explore import Session, sanitize, sanitize_grid

@@ -51,7 +51,9 @@ def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
     """What would order the two. `commits`: mbarriers on which the first side's thread commits."""
     waits = f"{second.by()} (or who let it go on)"
     if first.kind in LOADS or first.kind == "try_cancel":
-        return f"no wait on {first.barrier or 'its mbarrier'} by {waits} for the phase in which the bytes arrive"
+        return (
+            f"no wait on {first.barrier or 'its mbarrier'} by {waits} for the phase in which the bytes arrive"
+        )
     if first.kind in PIPELINED:
         known = f" (it commits to {', '.join(commits)})" if commits else " (it never commits)"
         return f"no wait by {waits} on an mbarrier to which {first.by()} commits after it{known}"

@@ -64,6 +64,8 @@ HAZARDS = _table(
     # -- uninitialised data
     ("uninitialised_shared", 10, ERROR, "5.1.6", "shared memory is read that nobody wrote"),
     ("uninitialised_tensor_memory", 10, ERROR, "9.7.16.7", "tensor memory is read that nobody wrote"),
+    ("uninitialised_columns", 10, NOTE, "9.7.16.7",
+     "some columns of a tcgen05.ld were never written; their values should not be used"),
     ("uninitialised_register", 10, ERROR, "5.1.1", "a register is read that nothing can have written"),
     # -- descriptors
     ("scale_factor_copies", 11, ERROR, "9.7.16.10.7",

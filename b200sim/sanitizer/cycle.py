@@ -43,7 +43,11 @@ def _step(state: ClusterState, warp: Warp, blocked: dict[str, Warp]) -> tuple[st
         known = target.arrivers if target else {}
         names = {who.split(" lane")[0] for who in known.values()} - {warp.name}
         waits = next((name for name in sorted(names) if name in blocked), None)
-        who = f"arrivals come from {', '.join(sorted(set(known.values())))}" if known else "nobody ever arrived there"
+        who = (
+            f"arrivals come from {', '.join(sorted(set(known.values())))}"
+            if known
+            else "nobody ever arrived there"
+        )
         name = target.name if target else wait.name
         return f"{warp.name} ({source}) waits on {name}, phase {wait.phase}: {who}", waits
     if isinstance(wait, (NamedBarrier, ClusterBarrier)):

@@ -26,7 +26,9 @@ class MapState:
     rewrite: Access | None = None
     rewriter: WarpState | None = None
     acquired: dict[Cta, int] = field(default_factory=dict)  # CTA -> version
-    uses: dict[int, tuple[Access, int, int]] = field(default_factory=dict)  # slot -> use, bulk slot and number
+    uses: dict[int, tuple[Access, int, int]] = field(
+        default_factory=dict
+    )  # slot -> use, bulk slot and number
     users: dict[int, WarpState] = field(default_factory=dict)
 
 

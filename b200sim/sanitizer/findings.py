@@ -41,7 +41,9 @@ class Finding:
 
     def key(self) -> Hashable:
         """Findings with equal keys have one cause: the same instructions in the same roles."""
-        sides = tuple((a.kind, a.source or a.ins.line, a.operand) if a else None for a in (self.first, self.second))
+        sides = tuple(
+            (a.kind, a.source or a.ins.line, a.operand) if a else None for a in (self.first, self.second)
+        )
         if any(sides):
             return (self.code, sides)
         return (self.code, _without_numbers(self.message))
@@ -88,7 +90,9 @@ class Findings:
             self.add(finding)
 
     def __iter__(self) -> Iterator[Finding]:
-        return iter(sorted(self._by_key.values(), key=lambda f: (f.severity != ERROR, f.hazard.row, -f.count)))
+        return iter(
+            sorted(self._by_key.values(), key=lambda f: (f.severity != ERROR, f.hazard.row, -f.count))
+        )
 
     def __len__(self) -> int:
         return len(self._by_key)

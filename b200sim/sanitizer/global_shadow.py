@@ -51,14 +51,22 @@ class GlobalShadow:
         allocation = self._find(first)
         if allocation is None:
             return
-        starts = (np.asarray(addresses, np.uint64) - np.uint64(allocation.address)).astype(np.int64).reshape(-1)
+        starts = (
+            (np.asarray(addresses, np.uint64) - np.uint64(allocation.address)).astype(np.int64).reshape(-1)
+        )
         cells = starts // GRAIN
         if nbytes > GRAIN:
             cells = (cells[:, None] + np.arange(nbytes // GRAIN)).reshape(-1)
         self._mark(ws, ins, ws.slot, ws.clock, allocation, cells)
 
     def stored(
-        self, ws: WarpState, ins: Instruction, slot: int, clock: int, tensor_map: TensorMap, coords: tuple[int, ...]
+        self,
+        ws: WarpState,
+        ins: Instruction,
+        slot: int,
+        clock: int,
+        tensor_map: TensorMap,
+        coords: tuple[int, ...],
     ) -> None:
         """A box, clipped to the tensor."""
         allocation = self._find(tensor_map.address)
@@ -89,7 +97,13 @@ class GlobalShadow:
         return last
 
     def _mark(
-        self, ws: WarpState, ins: Instruction, slot: int, clock: int, allocation: Allocation, cells: np.ndarray
+        self,
+        ws: WarpState,
+        ins: Instruction,
+        slot: int,
+        clock: int,
+        allocation: Allocation,
+        cells: np.ndarray,
     ) -> None:
         shadow = self.cells.get(allocation.address)
         if shadow is None:

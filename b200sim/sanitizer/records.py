@@ -71,7 +71,9 @@ class Access:
                 f"columns {column}..{column + columns - 1}"
             )
         if self.space == "global":
-            return f"global memory {self.facts.get('tensor', '')} {self.start:#x}..{self.start + self.size:#x}"
+            return (
+                f"global memory {self.facts.get('tensor', '')} {self.start:#x}..{self.start + self.size:#x}"
+            )
         stage = self.facts.get("stage")
         where = f" (stage {stage})" if stage is not None else ""
         return f"shared memory of {self.cta}, {self.start:#x}..{self.start + self.size:#x}{where}"

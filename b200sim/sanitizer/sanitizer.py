@@ -45,7 +45,9 @@ class Sanitizer(UnitEvents):
         self.context["kernel"] = self.context["kernel"] or grid.program.kernel.name
         self.global_shadow = GlobalShadow(grid.memory, self._global_conflict)
         words = {word for mnemonic in grid.program.opcodes() for word in mnemonic.split(".")}
-        self.clusters_communicate = bool(words & {"atom", "red"}) or bool(words & {"acquire", "volatile"} & words)
+        self.clusters_communicate = bool(words & {"atom", "red"}) or bool(
+            words & {"acquire", "volatile"} & words
+        )
         for ins, register in static.of(grid.program).never_written():
             access = None
             self.report(
@@ -62,7 +64,11 @@ class Sanitizer(UnitEvents):
 
     def _check_pipes(self, state: ClusterState) -> None:
         for pipe in state.pipes.values():
-            if not pipe.issued and pipe.last is not None and any(other.issued for other in state.pipes.values()):
+            if (
+                not pipe.issued
+                and pipe.last is not None
+                and any(other.issued for other in state.pipes.values())
+            ):
                 self.report(
                     "commit_without_work",
                     "tcgen05.commit by a thread that issues no tcgen05 operation: it arrives at once",
@@ -148,7 +154,9 @@ class Sanitizer(UnitEvents):
             ]  # fmt: skip
             if starved:
                 code = "expect_tx_mismatch"
-                detail = f"{starved[0].name}: {starved[0].barrier.describe()}\n  " + "\n  ".join(starved[0].bytes)
+                detail = f"{starved[0].name}: {starved[0].barrier.describe()}\n  " + "\n  ".join(
+                    starved[0].bytes
+                )
         where = f" at {fault.where}" if fault.where else ""
         self.report(code, fault.message.splitlines()[0] + where, detail=(detail or fault.message))
 

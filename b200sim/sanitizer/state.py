@@ -193,9 +193,7 @@ class ClusterState:
         self.agents = Agents(8 + 4 * warps + 24 * len(cluster.ctas))
         self.dependency_slot = self.agents.slot("griddepcontrol")
         self.ctas = {cta: CtaState(cta) for cta in cluster.ctas}
-        self.warps = {
-            warp: WarpState(warp, self.agents) for cta in cluster.ctas for warp in cta.warps
-        }
+        self.warps = {warp: WarpState(warp, self.agents) for cta in cluster.ctas for warp in cta.warps}
         self.pipes: dict[tuple[Warp, int], Pipe] = {}
         self.barriers: dict[MBarrier, BarrierState] = {}
         self.arrived: dict[Warp, int] = {}  # cluster barrier: warp -> phase it arrived in

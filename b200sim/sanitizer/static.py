@@ -46,9 +46,9 @@ class Static:
         while work:
             number, first, unread = work.pop()
             unread = set(unread)
-            for ins, usage in list(zip(self.blocks[number].instructions, self.blocks[number].usages, strict=False))[
-                first:
-            ]:
+            for ins, usage in list(
+                zip(self.blocks[number].instructions, self.blocks[number].usages, strict=False)
+            )[first:]:
                 unread -= usage.reads
                 unread -= usage.writes
                 if not unread:

@@ -65,7 +65,9 @@ class SyncEvents(ThreadEvents, Base):
         target.arrivers["arrive", ins.line] = warp.name
         target.gather(state.agents, self._handed_on(ws, ins))
         if target.cta is not warp.cta:
-            access = self.access("st", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+            access = self.access(
+                "st", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
+            )
             state.ctas[target.cta].users[ws.slot] = access
         ws.tick()
 
@@ -105,7 +107,9 @@ class SyncEvents(ThreadEvents, Base):
             return
         phase = target.barrier.phase
         if self.once("unseen phase", target.cta.rank, target.offset, ins.line):
-            act = self.access("arrive", warp, ins, 0, 0, lane=lane, cta=target.cta, start=target.offset, size=8)
+            act = self.access(
+                "arrive", warp, ins, 0, 0, lane=lane, cta=target.cta, start=target.offset, size=8
+            )
             self.report(
                 "phase_skipped",
                 f"an arrival in phase {phase} of {target.name}, and nothing says that anybody saw "
@@ -135,7 +139,9 @@ class SyncEvents(ThreadEvents, Base):
             self.report(
                 "phase_skipped",
                 f"{warp.name} waits on {target.name} and finds phase {phase} complete; the last it saw was {last}",
-                second=self.access("ld", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8),
+                second=self.access(
+                    "ld", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
+                ),
                 edge="nothing keeps the barrier from running ahead of this waiter",
             )
         ws.observed[barrier] = phase
@@ -154,7 +160,13 @@ class SyncEvents(ThreadEvents, Base):
         ws.synchronise(only)
 
     def check_use(
-        self, state: ClusterState, ws: WarpState, ins: Instruction, target: BarrierState, *, asynchronous: bool
+        self,
+        state: ClusterState,
+        ws: WarpState,
+        ins: Instruction,
+        target: BarrierState,
+        *,
+        asynchronous: bool,
     ) -> None:
         """PTX ISA 9.7.13.15.9, 9.7.13.4: the object must be initialised for who uses it."""
         init = target.init
@@ -163,7 +175,9 @@ class SyncEvents(ThreadEvents, Base):
         now = state.agents.wide(ws.now)
         use: Access | None = None
         if now[EXECUTION, init.slot] < init.clock:
-            use = self.access("st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+            use = self.access(
+                "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
+            )
             self.report(
                 "mbarrier_init_unordered",
                 f"{ins.mnemonic} uses {target.name} and nothing orders it after mbarrier.init",
@@ -173,7 +187,9 @@ class SyncEvents(ThreadEvents, Base):
             )
         elif target.cta is not ws.warp.cta and not target.init_fenced:
             if asynchronous or now[MEMORY, init.slot] < init.clock:
-                use = self.access("st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+                use = self.access(
+                    "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
+                )
                 self.report(
                     "mbarrier_init_not_fenced",
                     f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its initialisation was not fenced",

@@ -121,9 +121,7 @@ class TensorCoreEvents(SyncEvents):
                 second=access,
             )
 
-    def _cells(
-        self, state: ClusterState, pipe: Pipe, access: Access, target: CtaState, place: Place
-    ) -> None:
+    def _cells(self, state: ClusterState, pipe: Pipe, access: Access, target: CtaState, place: Place) -> None:
         touch, shadow = place.touch, target.tensor
         access.facts["rectangle"] = (touch.lane, touch.lanes, touch.column, touch.columns)
         number = self.keep(access)

@@ -37,7 +37,9 @@ class ThreadEvents(Base):
         if isinstance(offsets, np.ndarray):
             offsets = offsets.astype(np.int64)
             start, size = int(offsets.min()), int(offsets.max()) + nbytes - int(offsets.min())
-            where = offsets >> 2 if nbytes <= 4 else (offsets[:, None] // 4 + np.arange(nbytes // 4)).reshape(-1)
+            where = (
+                offsets >> 2 if nbytes <= 4 else (offsets[:, None] // 4 + np.arange(nbytes // 4)).reshape(-1)
+            )
         else:
             start, size, where = offsets, nbytes, words(offsets, nbytes)
         access = self.access(
@@ -69,7 +71,9 @@ class ThreadEvents(Base):
         if missing:
             access.facts["early"] = True
             self.report(
-                "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
+                "uninitialised_shared",
+                f"{access.name()} reads shared memory that nobody wrote",
+                second=access,
             )
 
     def _mark_valid(self, shadow, where, offsets, nbytes) -> None:  # type: ignore[no-untyped-def]
@@ -96,7 +100,9 @@ class ThreadEvents(Base):
         if kind == "write":
             self.global_shadow.written(ws, ins, addresses, nbytes)
 
-    def check_dependency(self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None) -> None:
+    def check_dependency(
+        self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None
+    ) -> None:
         """PTX ISA 9.7.12.6: what a predecessor wrote is visible only after griddepcontrol.wait."""
         if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
             access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
@@ -136,10 +142,11 @@ class ThreadEvents(Base):
             if reads:
                 missing = int(np.count_nonzero(~shadow.valid[where].any(axis=1)))
                 if missing:
-                    access.facts["early"] = True
+                    # Some of the columns: what is read there may never be used.
+                    access.facts["early"] = whole = missing == bounds[3]
                     self.report(
-                        "uninitialised_tensor_memory",
-                        f"{access.name()} reads {missing} columns of tensor memory that nobody wrote",
+                        "uninitialised_tensor_memory" if whole else "uninitialised_columns",
+                        f"{access.name()} reads {missing} of {bounds[3]} columns of tensor memory that nobody wrote",
                         second=access,
                     )
                 shadow.read(where, slot, clock, number)

@@ -61,7 +61,13 @@ class Trace:
         self.tracks.add((process, thread))
         self._name("thread_name", process, thread, name)
         self.events.append(
-            {"ph": "M", "name": "thread_sort_index", "pid": process, "tid": thread, "args": {"sort_index": thread}}
+            {
+                "ph": "M",
+                "name": "thread_sort_index",
+                "pid": process,
+                "tid": thread,
+                "args": {"sort_index": thread},
+            }
         )
 
     def _name(self, what: str, process: int, thread: int, name: str) -> None:
@@ -70,7 +76,15 @@ class Trace:
     def slice(self, name: str, process: int, thread: int, start: int, **arguments: Any) -> None:
         length = max(self.step - start, 1)
         self.events.append(
-            {"ph": "X", "name": name, "pid": process, "tid": thread, "ts": start, "dur": length, "args": arguments}
+            {
+                "ph": "X",
+                "name": name,
+                "pid": process,
+                "tid": thread,
+                "ts": start,
+                "dur": length,
+                "args": arguments,
+            }
         )
 
 
@@ -116,7 +130,9 @@ class _Tracer(Observer):
         thread, label = UNITS.get(operation.kind, (TMA_STORE, "TMA: stores"))
         self.trace.track(process, thread, name, label)
         began = self.issued_at.pop(operation, self.trace.step)
-        self.trace.slice(operation.kind, process, thread, began, issued_by=operation.issuer.name, at=operation.place)
+        self.trace.slice(
+            operation.kind, process, thread, began, issued_by=operation.issuer.name, at=operation.place
+        )
         detail: Any = operation.detail
         targets = detail.targets if isinstance(detail, Commit) else getattr(detail, "signals", ())
         for cta, offset in targets:

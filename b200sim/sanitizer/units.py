@@ -84,6 +84,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         if isinstance(detail, TensorLoad):
             kind, size = "tma load", _tile_bytes(detail)
             facts = {"tensor": self.tensor_name(detail), "swizzle": SPANS[int(detail.tensor_map.swizzle)]}
+            facts["load"] = detail
         else:
             kind, size = "bulk load", detail.nbytes
         if kind == "tma load" or detail.address is not None:  # type: ignore[union-attr]
@@ -131,11 +132,16 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         """Bytes that were loaded and that nobody read before they are overwritten, or before the CTA exits."""
         for number in np.unique(shadow.written_by[where][shadow.unread[where]]).tolist():
             first = self.accesses[number]
-            if first is None or not self.once("unread", first.ins.line):
+            if first is None or ("unread", first.ins.line) in self._told:
                 continue
-            count = 4 * int(np.count_nonzero(shadow.unread[where] & (shadow.written_by[where] == number)))
-            if second is None and count >= first.size:
+            unread = np.flatnonzero(shadow.unread & (shadow.written_by == number))
+            detail = first.facts.get("load")
+            if isinstance(detail, TensorLoad):
+                unread = unread[in_range(detail, 4 * unread - detail.offset)]
+            count = 4 * len(unread)
+            if not count or (second is None and count >= first.size):
                 continue  # a whole tile too many at the end: prefetched, and nobody needed it
+            self.once("unread", first.ins.line)
             self.name_stage(first)
             end = "overwritten" if second else "the CTA exits"
             self.report(
@@ -191,7 +197,14 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             self.global_shadow.stored_run(ws, ins, slot, number, detail.address, detail.nbytes)
 
     def _read_source(
-        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, offset: int, size: int, kind: str, cta: Cta
+        self,
+        state: ClusterState,
+        ws: WarpState,
+        operation: AsyncOperation,
+        offset: int,
+        size: int,
+        kind: str,
+        cta: Cta,
     ) -> tuple[int, int]:
         """An asynchronous read of the issuer's shared memory by a bulk copy."""
         ins = operation.ins
@@ -199,9 +212,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         slot = state.agents.slot("bulk", cta.rank, ws.warp.index, operation.thread)
         ws.now = state.agents.wide(ws.now)
         number = ws.copies[slot] = ws.copies.get(slot, 0) + 1
-        access = self.access(
-            kind, ws.warp, ins, slot, number, lane=operation.thread, start=offset, size=size
-        )
+        access = self.access(kind, ws.warp, ins, slot, number, lane=operation.thread, start=offset, size=size)
         if isinstance(operation.detail, TensorStore):
             access.facts["tensor"] = self.tensor_name(operation.detail)
         self.read_shared(state, ws, access, state.ctas[cta], words(offset, size), ws.now[MEMORY])
@@ -221,7 +232,9 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         if shadow.uninitialised(where):
             access.facts["early"] = True
             self.report(
-                "uninitialised_shared", f"{access.name()} reads shared memory that nobody wrote", second=access
+                "uninitialised_shared",
+                f"{access.name()} reads shared memory that nobody wrote",
+                second=access,
             )
         shadow.read(where, access.slot, access.clock, number)
         target.users[access.slot] = access
@@ -331,8 +344,28 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
                 detail: Any = operation.detail
                 nbytes = getattr(detail, "nbytes", 16)
                 line = operation.ins.line if operation.ins else 0
-                target.bytes.append(f"{-nbytes:+} by {operation.issuer.name} ({operation.kind}, PTX line {line})")
+                target.bytes.append(
+                    f"{-nbytes:+} by {operation.issuer.name} ({operation.kind}, PTX line {line})"
+                )
                 self.check_transactions(target)
+
+
+def in_range(load: TensorLoad, offsets: Any) -> Any:
+    """Which bytes of a tile, by offset from its start, hold elements of the tensor rather than fill."""
+    box = load.tensor_map
+    mode = int(box.swizzle)
+    if load.nbytes != box.box_bytes or int(box.atomicity):
+        return np.ones(len(offsets), bool)
+    line = (load.offset + offsets) >> 7
+    linear = offsets ^ ((line & ((1 << mode) - 1)) << 4 if mode else 0)
+    row, inside = linear // box.pitch, linear % box.pitch
+    good = (inside < box.row_bytes) & (load.coords[0] + inside * 8 // box.bits < box.dims[0])
+    good &= load.coords[0] + inside * 8 // box.bits >= 0
+    for axis in range(1, box.rank):
+        index = load.coords[axis] + row % box.box_shape[axis] * box.element_strides[axis]
+        good &= (index >= 0) & (index < box.dims[axis])
+        row = row // box.box_shape[axis]
+    return good
 
 
 def _same(detail: Any) -> object:

@@ -1,4 +1,4 @@
-"""One defect each in `submission.py`, as edits of its source."""
+"""One defect each in the kernel of `victim.py`, as edits of its source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ END = """    cute.arch.sync_warp()
         pointer"""
 
 KERNEL_DEFECTS = [
-    KernelDefect("stage filled before it is free", "stage_overwritten", EMPTY_WAIT, "            if rank == 0:"),
+    KernelDefect(
+        "stage filled before it is free", "stage_overwritten", EMPTY_WAIT, "            if rank == 0:"
+    ),
     KernelDefect(
         "operands used before they have landed",
         "load_not_awaited",
@@ -56,7 +58,9 @@ KERNEL_DEFECTS = [
         "if k_tile == tile.k_tiles - 1:",
         "if k_tile == 0:",
     ),
-    KernelDefect("no tcgen05.wait::ld", "wait_ld_missing", '    text += " tcgen05.wait::ld.sync.aligned;"\n', ""),
+    KernelDefect(
+        "no tcgen05.wait::ld", "wait_ld_missing", '    text += " tcgen05.wait::ld.sync.aligned;"\n', ""
+    ),
     KernelDefect("CTA leaves while commits are on their way", "peer_exited", TAIL_WAIT, ""),
     KernelDefect(
         "no barrier before the end",

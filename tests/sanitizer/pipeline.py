@@ -91,10 +91,14 @@ shl.b32 %t, %stage, 3; add.s32 %bar, %full, %t;
 mul.lo.s32 %addr, %stage, {STAGE_BYTES}; add.s32 %addr, %addr, %smem; add.s32 %addr, %addr, {HEADER};
 mbarrier.arrive.expect_tx.shared.b64 _, [%bar], {STAGE_BYTES}; // @expect
 mul.wide.u32 %t64, %step, {A_BYTES}; add.s64 %t64, %a, %t64;
-cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%addr], [%t64], {A_BYTES}, [%bar]; // @load a
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%addr], [%t64], {
+    A_BYTES
+}, [%bar]; // @load a
 mul.wide.u32 %t64, %step, {B_BYTES}; add.s64 %t64, %b, %t64;
 add.s32 %addr, %addr, {A_BYTES};
-cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%addr], [%t64], {B_BYTES}, [%bar]; // @load b
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%addr], [%t64], {
+    B_BYTES
+}, [%bar]; // @load b
 add.s32 %stage, %stage, 1;
 setp.eq.u32 %p, %stage, {STAGES}; @%p mov.u32 %stage, 0; @%p xor.b32 %parity, %parity, 1;
 add.s32 %step, %step, 1; setp.lt.u32 %p, %step, {TILES * STEPS}; @%p bra NEXTLOAD;
@@ -142,8 +146,12 @@ setp.ne.u32 %p, %tid, 0; @%p bra NOTFIRST;
 cp.async.bulk.wait_group.read 0; // @wait group
 NOTFIRST:
 bar.sync 1, 128; // @barrier before staging
-{" ".join(f"st.shared.v4.b32 [%line+{16 * i}], {{%r{4 * i}, %r{4 * i + 1}, %r{4 * i + 2}, %r{4 * i + 3}}};"
-          for i in range(8))} // @staging
+{
+    " ".join(
+        f"st.shared.v4.b32 [%line+{16 * i}], {{%r{4 * i}, %r{4 * i + 1}, %r{4 * i + 2}, %r{4 * i + 3}}};"
+        for i in range(8)
+    )
+} // @staging
 fence.proxy.async.shared::cta; // @proxy fence
 bar.sync 1, 128; // @barrier after staging
 setp.ne.u32 %p, %tid, 0; @%p bra NOSTORE;
@@ -198,6 +206,4 @@ def operands(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _cores(x: np.ndarray) -> np.ndarray:
     """(tiles, steps, rows, 16) to (tiles, steps, K chunks, rows / 8, 8, 8 elements)."""
     tiles, steps, rows, k = x.shape
-    return np.ascontiguousarray(
-        x.reshape(tiles, steps, rows // 8, 8, k // 8, 8).transpose(0, 1, 4, 2, 3, 5)
-    )
+    return np.ascontiguousarray(x.reshape(tiles, steps, rows // 8, 8, k // 8, 8).transpose(0, 1, 4, 2, 3, 5))

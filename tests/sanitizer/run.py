@@ -17,6 +17,7 @@ from tests.sanitizer import corpus_kernel
 from tests.sanitizer.corpus_ptx import PtxDefect
 
 SECONDS = 60.0
+VICTIM = Path(__file__).parent / "victim.py"
 Make = Callable[[], Schedule]
 
 
@@ -36,7 +37,9 @@ def run_ptx(defect: PtxDefect, schedule: Make = ProgramOrder) -> Outcome:
     return Outcome(findings, _values(grid.run, lambda: np.array_equal(arrays[-1], expected)))
 
 
-def run_kernel(source: str, schedule: Make = ProgramOrder, case: dict | None = None, sms: int | None = None) -> Outcome:
+def run_kernel(
+    source: str, schedule: Make = ProgramOrder, case: dict | None = None, sms: int | None = None
+) -> Outcome:
     """`source`: text of a submission, run on `corpus_kernel.CASE`."""
     import torch
 
@@ -46,12 +49,18 @@ def run_kernel(source: str, schedule: Make = ProgramOrder, case: dict | None = N
 
     case = case or corpus_kernel.CASE
     data, expected = _problem(tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in case.items()))
-    data = [[tuple(t.clone() for t in tensors) for tensors in data[i]] if i in (0, 2) else data[i] for i in range(4)]
+    data = [
+        [tuple(t.clone() for t in tensors) for tensors in data[i]] if i in (0, 2) else data[i]
+        for i in range(4)
+    ]
     findings = Findings()
     with (
         tempfile.TemporaryDirectory() as folder,
         SimulatedDevice(
-            schedule, time_limit=SECONDS, observer=lambda: Sanitizer(findings), sm_count=sms or corpus_kernel.SMS
+            schedule,
+            time_limit=SECONDS,
+            observer=lambda: Sanitizer(findings),
+            sm_count=sms or corpus_kernel.SMS,
         ) as device,
     ):
         with device.paused():
@@ -89,6 +98,6 @@ def _problem(case: tuple):  # type: ignore[no-untyped-def, type-arg]
 
 
 def mutated(defect: corpus_kernel.KernelDefect) -> str:
-    source = (Path(__file__).parents[2] / "submission.py").read_text()
+    source = VICTIM.read_text()
     assert source.count(defect.find) == 1, f"{defect.name}: {source.count(defect.find)} places match"
     return source.replace(defect.find, defect.replace)
