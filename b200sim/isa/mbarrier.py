@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from b200sim.isa.registry import (
     instruction,
     terminator,
 )
-from b200sim.isa.values import FULL, LANES, lane
+from b200sim.isa.values import FULL, LANES, Value, lane
 from b200sim.machine.waiting import MBarrier
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Instruction, Sink
@@ -170,24 +171,33 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
     by_parity = ins.has("parity")
     following = binder.next_block
 
-    def operation(warp: Warp) -> int:
-        address = warp.uniform(base, "the address of an mbarrier") + offset
+    def ask(warp: Warp, address: int, wanted: int) -> MBarrier | None:
+        """The barrier if it has not completed the wanted phase, else None."""
         barrier = barrier_at(warp, address, ins.mnemonic, remote=False)
-        wanted = warp.uniform(expected, "the phase of an mbarrier wait")
         if by_parity and wanted > 1:
             raise Fault("mbarrier_parity", f"{ins.mnemonic} with parity {wanted}, must be 0 or 1")
-        if barrier.passed(wanted) if by_parity else barrier.phase > wanted:
-            watch = warp.cta.grid.observer
-            if watch is not None:
-                watch.mbarrier_passed(warp, ins, barrier, barrier.phase - 1 if by_parity else wanted)
+        if not (barrier.passed(wanted) if by_parity else barrier.phase > wanted):
+            return barrier
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.mbarrier_passed(warp, ins, barrier, barrier.phase - 1 if by_parity else wanted)
+        return None
+
+    def operation(warp: Warp) -> int:
+        address, wanted = warp.regs[base], warp.regs[expected]
+        if type(address) is int and type(wanted) is int:
+            missing = ask(warp, address + offset, wanted)
+            passed = 0 if missing else FULL
+        else:
+            missing, passed = _ask_each(warp, ask, address, offset, wanted)
+        warp.put(p, passed)
+        if missing is None:
             warp.wait_expired = False
-            warp.put(p, FULL)
             return following
-        warp.put(p, 0)
         asked, when = warp.last_poll
         if sleeps or (asked is operation and warp.executed - when <= LOOP):
-            if not warp.wait_expired:
-                barrier.block(warp)
+            if not warp.wait_expired and not passed & warp.mask:
+                missing.block(warp)
                 return BLOCKED
             warp.wait_expired = False
             warp.last_poll = operation, warp.executed
@@ -196,3 +206,20 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
         return YIELDED
 
     return operation
+
+
+def _ask_each(
+    warp: Warp, ask: Callable[[Warp, int, int], MBarrier | None], address: Value, offset: int, wanted: Value
+) -> tuple[MBarrier | None, int]:
+    """Lanes that wait for barriers or phases of their own: one that is missing, and the lanes that passed."""
+    answers: dict[tuple[int, int], MBarrier | None] = {}
+    missing, passed = None, 0
+    for i in warp.active_lanes():
+        key = lane(address, i) + offset, lane(wanted, i)
+        if key not in answers:
+            answers[key] = ask(warp, *key)
+        if answers[key] is None:
+            passed |= 1 << i
+        else:
+            missing = missing or answers[key]
+    return missing, passed

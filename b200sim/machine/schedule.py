@@ -144,7 +144,11 @@ def schedule(name: str, seed: int = 0) -> Schedule:
         return Late(argument)
     if kind in ("starve", "starve-late") and argument.isdecimal():
         return Starve(int(argument), kind == "starve-late")
-    plain = {"program-order": ProgramOrder, "eager": Eager, "consumers-first": ConsumersFirst}
+    plain: dict[str, type[Schedule]] = {
+        "program-order": ProgramOrder,
+        "eager": Eager,
+        "consumers-first": ConsumersFirst,
+    }
     if name in plain:
         return plain[name]()
     raise ValueError(

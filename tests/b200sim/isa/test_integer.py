@@ -367,9 +367,11 @@ def test_immediates_take_the_width_of_the_type():
     each_way("add.s64 {d}, {a}, -8;", 64, [(64, a)], lambda x: (x - 8) % 2**64)
 
 
-def test_division_of_idle_lanes_by_zero_is_no_fault():
+@pytest.mark.parametrize("name", ["div", "rem"])
+@pytest.mark.parametrize("kind", ["s32", "u64"])
+def test_division_by_zero_gives_ones(name, kind):
+    bits = int(kind[1:])
     found = lanes(
-        "setp.ne.s32 %p, %b, 0; @%p div.s32 %d, %a, %b;", {"%d": 32},
-        {"%a": (32, [40] * 32), "%b": (32, list(range(32)))}, declare=".reg .pred %p;",
+        f"{name}.{kind} %d, %a, %b;", {"%d": bits}, {"%a": (bits, 40), "%b": (bits, [0, 7] * 16)}
     )  # fmt: skip
-    assert found["%d"] == [0xA5A5A5A5, *(40 // i for i in range(1, 32))]
+    assert found["%d"] == [2**bits - 1, 40 // 7 if name == "div" else 40 % 7] * 16
