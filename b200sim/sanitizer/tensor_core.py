@@ -15,6 +15,7 @@ from b200sim.sanitizer.shadow import rectangle, words_of_chunks
 from b200sim.sanitizer.state import ClusterState, CtaState, Pipe, WarpState
 from b200sim.sanitizer.sync import SyncEvents
 from b200sim.tensor_core.descriptors import SmemDescriptor
+from b200sim.tensor_memory import POISON
 
 if TYPE_CHECKING:
     from b200sim.machine.asynchronous import AsyncOperation
@@ -143,6 +144,24 @@ class TensorCoreEvents(SyncEvents):
                 )
             shadow.read(place.where, access.slot, access.clock, number)
         target.users[access.slot] = access
+
+    def check_scales(self, operation: AsyncOperation, detail: TensorCoreWork) -> None:
+        """UE4M3 scale factors have no sign: bit 7 is ignored (PTX ISA 9.7.16.10.7). Values, so when it happens."""
+        ins = operation.ins
+        if ins is None or not ins.has("kind::mxf4nvf4") or ("sign", ins.line) in self._told:
+            return
+        for place in self.places.get(detail.key, ()):
+            touch = place.touch
+            if touch.operand not in ("SFA", "SFB"):
+                continue
+            cells = detail.ctas[touch.cta].tmem.cells[:, touch.column : touch.column + touch.columns]
+            if (cells & np.uint32(0x80808080)).any() and not (cells == np.uint32(POISON)).all():
+                if self.once("sign", ins.line):
+                    self.report(
+                        "scale_factor_sign",
+                        f"{touch.operand} has scale factors with bit 7 set",
+                        second=self.access("mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"),
+                    )
 
     # -- allocation -----------------------------------------------------------------------------------
 

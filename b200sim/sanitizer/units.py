@@ -322,6 +322,8 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
     # -- completion -----------------------------------------------------------------------------------
 
     def performing(self, operation: AsyncOperation) -> None:
+        if isinstance(operation.detail, TensorCoreWork):
+            self.check_scales(operation, operation.detail)
         given = self.pending.get(operation)
         if given is None:
             return

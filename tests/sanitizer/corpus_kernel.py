@@ -216,6 +216,9 @@ KERNEL_DEFECTS = [
         "tma_load(rows, row_map, (k + 8, row), full, EVICT_FIRST)",
     ),
     KernelDefect(
+        "tiles off their swizzle atom", "swizzle_atom_misaligned", "HEADER_BYTES = 1024 ", "HEADER_BYTES = 1024 + 128 "
+    ),
+    KernelDefect(
         "too little shared memory",
         "shared_out_of_bounds",
         "        smem=config.smem_bytes,\n",
