@@ -101,8 +101,8 @@ class Late:
 
 
 class Starve:
-    """Adversarial: the warps with one index in their CTA run when nothing else can; asynchronous work is eager
-    or, if `late`, comes after all other warps."""
+    """Adversarial: the warps with one index in their CTA run when nothing else can; asynchronous work is
+    eager or, if `late`, comes after all other warps."""
 
     def __init__(self, index: int, late: bool = False) -> None:
         self.index = index
