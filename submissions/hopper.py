@@ -64,19 +64,22 @@ ATOM_ROWS = 128
 ATOM_BYTES = 512
 
 # Shared memory of a unit: tokens, T rows of 128 B (fp16, 128 B swizzle) | weights, 128 rows of 32 B | scales,
-# rounded up to 1 KB. Units follow each other in a ring of bytes.
+# rounded up to 1 KB. As many as fit form a ring, anew for each height of tile.
 TOKEN_BYTES = 2 * UNIT
 WEIGHT_BYTES = TILE_ROWS * UNIT // 2
 OTHER_BYTES = WEIGHT_BYTES + ATOM_BYTES
 
-HEADER_BYTES = 1024  # mbarriers, sizes of the units in the ring
+HEADER_BYTES = 1024  # mbarriers
 WARP_STAGING_BYTES = 1024  # of C: 32 tokens x 16 rows
 STAGING_BYTES = WARPGROUPS * 4 * WARP_STAGING_BYTES
 SMEM_BYTES = 227 * 1024
 RING_BYTES = SMEM_BYTES - HEADER_BYTES - WARPGROUPS * 4 * WARP_STAGING_BYTES
 
 MULTIPLY_WARPS = 4 * WARPGROUPS
-LOAD_WARP = MULTIPLY_WARPS
+WEIGHTS_WARP = MULTIPLY_WARPS  # loads weights
+SCALES_WARP = WEIGHTS_WARP + 1  # loads their scales
+TOKENS_WARP = WEIGHTS_WARP + 2  # loads tokens
+LOADERS = 3
 THREADS = 128 * (WARPGROUPS + 1)
 MULTIPLY_REGISTERS = 232
 LOAD_REGISTERS = 40
@@ -118,12 +121,17 @@ class Config:
 
     @property
     def slots(self) -> int:
-        """Barriers of each kind: never fewer than units in the ring."""
-        return RING_BYTES // unit_bytes(self.variants[0]) + 1
+        """Barriers of each kind."""
+        return slots_of(self.variants[0])
 
 
-def unit_bytes(tokens: int):
+def unit_bytes(tokens: int) -> int:
     return tokens * TOKEN_BYTES + -(-OTHER_BYTES // 1024) * 1024
+
+
+def slots_of(tokens: int) -> int:
+    """Units in the ring for tiles of that height; 32 bits hold the phases of their barriers."""
+    return min(RING_BYTES // unit_bytes(tokens), 32)
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -228,6 +236,12 @@ def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
         " @!done bra AGAIN; }"
     )
     ptx(text, "r,r", [barrier, parity], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def expect(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
+    """Arrive, and announce so many bytes."""
+    ptx("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r", [barrier, count], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -473,25 +487,51 @@ def wait_for_grid(counter: Int64, target: Int64, *, loc=None, ip=None) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; sizes: bytes
-    in the ring that belong to a slot's unit; staging: of C; ring: the units."""
+    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; staging: of C;
+    ring: the units."""
 
-    full: cute.Pointer
-    empty: cute.Pointer
-    sizes: cute.Pointer
+    full: Int32
+    empty: Int32
     staging: Int32
     ring: Int32
 
 
-def next_slot(config: Config, slot: Int32, parity: Int32) -> tuple[Int32, Int32]:
-    """One step in the ring of slots; the parity of its barriers flips with each round."""
-    wraps = Int32(slot + 1 == config.slots)
-    return (slot + 1) * (1 - wraps), parity ^ wraps
+@dataclass(frozen=True)
+class Place:
+    """Where in the ring a thread is. Bit s of `phases` is the parity of slot s's barriers; `height` is that of
+    the tiles that the ring is now laid out for, `slots` their number."""
+
+    slot: Int32
+    slots: Int32
+    height: Int32
+    phases: Int32
 
 
-def place(at: Int32, size: Int32) -> Int32:
-    """Where a unit begins: at `at`, or at the ring's begin if it does not fit before the end."""
-    return at * Int32(at + size <= RING_BYTES)
+@cute.jit
+def enter_tile(config: cutlass.Constexpr, here: Place, height: Int32, variant: Int32):
+    """A tile of another height lays the ring out anew, from slot 0."""
+    slot, slots, phases = here.slot, here.slots, here.phases
+    if height != here.height:
+        phases ^= (1 << slot) - 1
+        slot = Int32(0)
+        for v in cutlass.range_constexpr(len(config.variants)):
+            if variant == v:
+                slots = Int32(slots_of(config.variants[v]))
+    return Place(slot, slots, height, phases)
+
+
+@cute.jit
+def step(here: Place):
+    """To the next slot. After the last one, all phases of this layout have flipped."""
+    slot, phases = here.slot + 1, here.phases
+    if slot == here.slots:
+        phases ^= (Int32(2) << (slot - 1)) - 1
+        slot = Int32(0)
+    return Place(slot, here.slots, here.height, phases)
+
+
+def parity(here: Place) -> Int32:
+    return (here.phases >> here.slot) & 1
 
 
 @cute.jit
@@ -504,65 +544,81 @@ def tile_of(config: cutlass.Constexpr, schedule: Int64, turn: Int32):
 
 @cute.jit
 def load_tiles(
-    config: cutlass.Constexpr, groups, schedule, turns, descriptors, workspace, counter, launches, shared, rank
+    config: cutlass.Constexpr,
+    kind: cutlass.Constexpr,
+    groups,
+    schedule,
+    turns,
+    descriptors,
+    workspace,
+    counter,
+    launches,
+    shared,
+    rank,
 ):
-    """One thread: keep the ring full. The first weights do not wait for the tokens."""
-    at, slot, parity = Int32(0), Int32(0), Int32(0)
-    oldest, oldest_parity, free = Int32(0), Int32(0), Int32(RING_BYTES)
-    prefetch_descriptor(descriptors + Int64(cutlass.max(tile_of(config, schedule, Int32(0))[0], 0)) * 128)
+    """One thread of each loading warp: keep its part of the ring's units full."""
+    if cutlass.const_expr(kind == WEIGHTS_WARP):
+        first = cutlass.max(tile_of(config, schedule, Int32(0))[0], 0)
+        prefetch_descriptor(descriptors + Int64(first) * 128)
     cute.arch.griddepcontrol_wait()
+    if cutlass.const_expr(kind == TOKENS_WARP):
+        wait_for_grid(counter, launches * Int64(cute.arch.grid_dim()[0]))
+
+    here = Place(Int32(0), Int32(1), Int32(0), Int32(0))
     for turn in cutlass.range(turns, unroll=1):
         index, row, tile, variant = tile_of(config, schedule, turn)
         if index >= 0:
             group = pick(groups, index, config.groups)
             row += rank * TILE_ROWS
-            weight_map = descriptors + Int64(index) * 128
-            size = unit_bytes(group.height)
             token_bytes = group.height * TOKEN_BYTES
-            part = token_bytes // config.cluster
-            tokens = workspace + Int64(group.tokens_at) * 1024 + Int64(rank * part)
-            tokens += Int64(tile * group.units) * Int64(token_bytes)
-            atom_row = cutlass.min(row, group.n - 1) // ATOM_ROWS
-            scales = group.sfb + Int64(atom_row) * Int64(group.units * ATOM_BYTES)
+            size = token_bytes + unit_bytes(0)
+            free = Int32(0)  # slots that need no look: a new layout begins when all units of the old are used
+            if group.height != here.height:
+                if turn > 0:
+                    last = here.slot - 1 + here.slots * Int32(here.slot == 0)
+                    flipped = (here.phases >> last) & 1
+                    wait(shared.empty + last * 8, flipped ^ Int32(here.slot > 0) ^ 1)
+                free = Int32(64)
+            here = enter_tile(config, here, group.height, variant)
+            free = cutlass.min(free, here.slots)
 
-            early = Int32(0)
-            if turn == 0:
-                early = cutlass.min(group.units, RING_BYTES // size)
-                for unit in cutlass.range(early, unroll=1):
-                    smem = shared.ring + unit * size + token_bytes
-                    load_weights(smem, weight_map, scales, row, unit, shared.full + unit, token_bytes)
-                wait_for_grid(counter, launches * Int64(cute.arch.grid_dim()[0]))
+            smem = shared.ring + here.slot * size
+            if cutlass.const_expr(kind == WEIGHTS_WARP):
+                source = descriptors + Int64(index) * 128
+                smem += token_bytes
+            elif cutlass.const_expr(kind == SCALES_WARP):
+                atom_row = cutlass.min(row, group.n - 1) // ATOM_ROWS
+                source = group.sfb + Int64(atom_row) * Int64(group.units * ATOM_BYTES)
+                smem += token_bytes + WEIGHT_BYTES
+            else:
+                part = token_bytes // config.cluster
+                source = workspace + Int64(group.tokens_at) * 1024 + Int64(rank * part)
+                source += Int64(tile * group.units) * Int64(token_bytes)
+                smem += rank * part
 
             for unit in cutlass.range(group.units, unroll=1):
-                start = place(at, size)
-                taken = size + Int32(start < at) * (RING_BYTES - at)
-                while free < taken:
-                    wait(shared.empty.toint() + oldest * 8, oldest_parity)
-                    free += shared.sizes[oldest]
-                    oldest, oldest_parity = next_slot(config, oldest, oldest_parity)
-                free -= taken
-                shared.sizes[slot] = taken
-                smem = shared.ring + start
-                full = shared.full + slot
-                if unit >= early:
-                    load_weights(smem + token_bytes, weight_map, scales, row, unit, full, token_bytes)
-                source = tokens + Int64(unit) * Int64(token_bytes)
-                if cutlass.const_expr(config.cluster == 1):
-                    load_bytes(smem, source, token_bytes, full.toint(), EVICT_LAST)
+                full = shared.full + here.slot * 8
+                if unit >= free:
+                    wait(shared.empty + here.slot * 8, parity(here) ^ 1)
+                if cutlass.const_expr(kind == WEIGHTS_WARP):
+                    expect(full, Int32(WEIGHT_BYTES))
+                    load_box(smem, source, unit * (UNIT // 2), row, full, EVICT_FIRST)
+                elif cutlass.const_expr(kind == SCALES_WARP):
+                    expect(full, Int32(ATOM_BYTES))
+                    load_bytes(smem, source, Int32(ATOM_BYTES), full, EVICT_FIRST)
+                    source += ATOM_BYTES
                 else:
-                    mask = (1 << config.cluster) - 1
-                    load_bytes_for_all(smem + rank * part, source, part, full.toint(), EVICT_LAST, mask)
-                at = start + size
-                slot, parity = next_slot(config, slot, parity)
-
-
-@cute.jit
-def load_weights(smem, weight_map, scales, row, unit, full, token_bytes):
-    """And announce all bytes of the unit."""
-    cute.arch.mbarrier_arrive_and_expect_tx(full, token_bytes + OTHER_BYTES)
-    source = scales + Int64(unit) * ATOM_BYTES
-    load_box(smem, weight_map, unit * (UNIT // 2), row, full.toint(), EVICT_FIRST)
-    load_bytes(smem + WEIGHT_BYTES, source, Int32(ATOM_BYTES), full.toint(), EVICT_FIRST)
+                    expect(full, token_bytes)
+                    if cutlass.const_expr(config.cluster == 1):
+                        load_bytes(smem, source, token_bytes, full, EVICT_LAST)
+                    else:
+                        mask = (1 << config.cluster) - 1
+                        load_bytes_for_all(smem, source, part, full, EVICT_LAST, mask)
+                    source += Int64(token_bytes)
+                smem += size
+                if here.slot + 1 == here.slots:
+                    smem -= here.slots * size
+                here = step(here)
 
 
 @cute.jit
@@ -575,45 +631,43 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared, r
     weights_at = fragment_row * (UNIT // 2) + fragment_k * 8
     scales_at = WEIGHT_BYTES + 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
 
-    full = shared.full.toint()
-    empty = in_cta(shared.empty.toint(), lane % config.cluster)
+    empty = in_cta(shared.empty, lane % config.cluster)
     releases = lane < config.cluster
 
-    end, slot, parity = Int32(0), Int32(0), Int32(0)
+    here = Place(Int32(0), Int32(1), Int32(0), Int32(0))
     for turn in cutlass.range(turns, unroll=1):
         index, row, tile, variant = tile_of(config, schedule, turn)
         if index >= 0:
             group = pick(groups, index, config.groups)
             variant = cute.arch.make_warp_uniform(variant)
             units = cute.arch.make_warp_uniform(group.units)
-            token_bytes = cute.arch.make_warp_uniform(group.height) * TOKEN_BYTES
+            height = cute.arch.make_warp_uniform(group.height)
+            token_bytes = height * TOKEN_BYTES
             size = token_bytes + unit_bytes(0)
             weights_in, scales_in = weights_at + token_bytes, scales_at + token_bytes
             sums = cute.make_rmem_tensor(config.variants[-1] // 2, Float32)
             sums.fill(0.0)
 
             # Values of the next unit are on their way from shared memory while this one is widened.
-            last = slot
-            at = place(end, size)
-            smem = shared.ring + at
-            wait(full + slot * 8, parity)
+            here = enter_tile(config, here, height, variant)
+            last = here.slot
+            smem = shared.ring + here.slot * size
+            wait(shared.full + here.slot * 8, parity(here))
             values = load_fragment(smem + weights_in, smem + scales_in)
             for pair in cutlass.range(units // 2, unroll=1):
                 for half in cutlass.range_constexpr(2):
                     descriptor = (smem >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
                     done = last
-                    last = slot
-                    end = at + size
-                    at = place(end, size)
-                    smem = shared.ring + at
-                    slot, parity = next_slot(config, slot, parity)
+                    last = here.slot
+                    here = step(here)
+                    smem = shared.ring + here.slot * size
                     following = values
                     if cutlass.const_expr(half == 0):
-                        wait(full + slot * 8, parity)
+                        wait(shared.full + here.slot * 8, parity(here))
                         following = load_fragment(smem + weights_in, smem + scales_in)
                     else:
                         if 2 * pair + 2 < units:
-                            wait(full + slot * 8, parity)
+                            wait(shared.full + here.slot * 8, parity(here))
                             following = load_fragment(smem + weights_in, smem + scales_in)
                     multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
                     values = following
@@ -628,9 +682,8 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared, r
                 multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
                 if releases and units > 1:
                     arrive(empty + last * 8)
-                last = slot
-                end = at + size
-                slot, parity = next_slot(config, slot, parity)
+                last = here.slot
+                here = step(here)
             finish(sums)
             if releases:
                 arrive(empty + last * 8)
@@ -701,27 +754,40 @@ def grouped_gemm(
     descriptors = descriptor_address(descriptors[0])
     full = cute.arch.get_dyn_smem(Int64, alignment=1024)
     empty = full + config.slots
-    sizes = cute.recast_ptr(empty + config.slots, dtype=Int32)
-    staging = full.toint() + HEADER_BYTES
-    shared = Shared(full, empty, sizes, staging, staging + MULTIPLY_WARPS * WARP_STAGING_BYTES)
+    # As the result of a shuffle, the address is not computed again at each use.
+    start = cute.arch.make_warp_uniform(full.toint())
+    staging = start + HEADER_BYTES
+    ring = staging + MULTIPLY_WARPS * WARP_STAGING_BYTES
+    shared = Shared(start, start + config.slots * 8, staging, ring)
 
-    if warp == LOAD_WARP:
+    if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():
             for i in cutlass.range_constexpr(config.slots):
-                cute.arch.mbarrier_init(full + i, 1)
+                cute.arch.mbarrier_init(full + i, LOADERS)
                 cute.arch.mbarrier_init(empty + i, MULTIPLY_WARPS * config.cluster)
             cute.arch.mbarrier_init_fence()
     cute.arch.griddepcontrol_launch_dependents()
     cute.arch.cluster_arrive_relaxed()
     cute.arch.cluster_wait()
 
-    if warp >= LOAD_WARP:
+    if warp >= WEIGHTS_WARP:
         cute.arch.setmaxregister_decrease(LOAD_REGISTERS)
-        if warp == LOAD_WARP:
-            with cute.arch.elect_one():
-                load_tiles(
-                    config, groups, schedule, turns, descriptors, workspace, counter, launches, shared, rank
-                )
+        for kind in cutlass.range_constexpr(WEIGHTS_WARP, WEIGHTS_WARP + LOADERS):
+            if warp == kind:
+                with cute.arch.elect_one():
+                    load_tiles(
+                        config,
+                        kind,
+                        groups,
+                        schedule,
+                        turns,
+                        descriptors,
+                        workspace,
+                        counter,
+                        launches,
+                        shared,
+                        rank,
+                    )
         cute.arch.sync_warp()
     else:
         cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
