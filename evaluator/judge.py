@@ -23,6 +23,7 @@ from evaluator.defences import Ledger
 from evaluator.handle import Worker, WorkerFailure
 from evaluator.messages import Failed, Ran
 from evaluator.probe import Probe
+from evaluator.reasons import Reason
 from evaluator.results import CaseResult
 from evaluator.seeds import Seeds
 from evaluator.timed import TimedCase
@@ -145,6 +146,7 @@ class Lane:
     def __init__(self, judge: Judge, number: int) -> None:
         self.judge, self.number = judge, number
         self.worker: Worker | None = None
+        self.known: list[problem.Past] = []  # what the worker was last called with
         self.refusal: Verdict | None = None  # the submission cannot be loaded: the verdict of all its cases
 
     def run(self) -> None:
@@ -212,9 +214,11 @@ class Lane:
     def _probe(self, worker: Worker, job: Job) -> Verdict:
         if not job.probe:
             return Verdict(Status.PASS)
+        if job.timing:
+            self.known = []
         self._stage(job.result, "probing")
         with Clock(job.result, "probe"):
-            probe = Probe(worker, self.judge.device, job.result.case, self.judge.seeds, job.limit)
+            probe = Probe(worker, self.judge.device, job.result.case, self.judge.seeds, job.limit, self.known)
             verdict = probe.run(job.probe)
         job.result.probed = job.probe
         return verdict
@@ -249,7 +253,9 @@ class Lane:
             alive = conduct.survivors(worker.survivors())
             self._stage(result, "checking")
             with Clock(result, "check"):
-                checked = problem.check(data, arena, reply, poison, self.judge.device)
+                truth = problem.Truth(data)
+                checked = problem.check(data, arena, reply, poison, self.judge.device, truth)
+            self.known = [problem.Past(Reason.STALE_OUTPUT, truth, "in an earlier call")]
             result.elements, result.inexact = checked.elements, checked.inexact
             return alive or checked.verdict
         finally:

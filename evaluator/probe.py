@@ -4,7 +4,8 @@ A probe holds a few inputs, as the official runner does, and lets them be called
 
 1. as they are;
 2. with new contents, written in place between the windows, and once more between the calls of the window:
-   what input i held when the window began is replaced just before call i. A result that belongs to window 1
+   what input i held when the window began is replaced just before call i. The first call gets what it had in
+   window 1 with one byte of every A changed, which a look at samples is likely to miss. A result of window 1
    was replayed (E_STALE_OUTPUT), one that belongs to the contents before the call was computed ahead, in
    another call (E_COMPUTED_AHEAD);
 3. the final contents of window 2 under other objects at other addresses, in another order: equal inputs
@@ -65,9 +66,18 @@ class Content:
 
 
 class Probe:
-    """The three windows on one case."""
+    """The three windows on one case. `known`: contents that the submission saw before."""
 
-    def __init__(self, worker: Worker, device: str, case: Case, seeds: Seeds, limit: float) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        device: str,
+        case: Case,
+        seeds: Seeds,
+        limit: float,
+        known: list[problem.Past] | None = None,
+    ) -> None:
+        self.known = known or []
         self.worker, self.device, self.case, self.seeds, self.limit = worker, device, case, seeds, limit
         self.random: random.Random = seeds.choices("probe", case.name)
         self._contents: list[Content] = []
@@ -92,12 +102,14 @@ class Probe:
         for slot, content in zip(slots, first, strict=True):
             self._hold(slot, content)
         order = self.random.sample(slots, count)
-        self._window(order, [-1] * count, [first[i] for i in order], [first[i] for i in order])
+        before_that = [self.known for _ in slots]
+        self._window(order, [-1] * count, [first[i] for i in order], [first[i] for i in order], before_that)
 
-        before = [self._content("before", slot) for slot in slots]
+        order = self.random.sample(slots, count)
+        before = {slot: self._content("before", slot) for slot in order[1:]}
+        before[order[0]] = self._content("first", order[0], altered=True)
         for slot in slots:
             self._do({"do": "rewrite", "slot": slot}, before[slot].arena)
-        order = self.random.sample(slots, count)
         final = {order[0]: before[order[0]]}
         for slot in order[1:]:
             final[slot] = self._content("final", slot)
@@ -123,9 +135,11 @@ class Probe:
             self._same(outputs[slot], again)
         self._do({"do": "drop", "slots": sorted(self._slots)})
 
-    def _content(self, purpose: str, slot: int) -> Content:
+    def _content(self, purpose: str, slot: int, altered: bool = False) -> Content:
         seed = self.seeds.draw("probe", self.case.name, purpose, slot)
         data = problem.generate(self.case.with_seed(seed), self.device)
+        if altered:
+            problem.alter(data, self.random)
         content = Content(data, Arena(data), problem.Truth(data))
         self._contents.append(content)
         return content

@@ -65,14 +65,23 @@ class Tail:
 
 
 @contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder, gone afterwards whatever happened in it."""
+    place = Path(tempfile.mkdtemp(prefix="nvfp4-eval-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def sandbox(submission: Path) -> Iterator[Path]:
     """A private directory with read-only copies of the submission and the problem's types; gone afterwards.
 
     Layout: `code/` (submission.py, task.py; the worker's working directory), and for every worker a folder of
     its own, `workers/TAG/`, with `home/` and `tmp/`.
     """
-    place = Path(tempfile.mkdtemp(prefix="nvfp4-eval-"))
-    try:
+    with temporary_folder() as place:
         for name in ("code", "workers"):
             (place / name).mkdir()
         shutil.copyfile(submission, place / "code" / "submission.py")
@@ -81,8 +90,6 @@ def sandbox(submission: Path) -> Iterator[Path]:
         for copy in (place / "code").iterdir():
             copy.chmod(0o444)
         yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 #: What a worker gets of the caller's environment: where programs, libraries and the device are, and language.
