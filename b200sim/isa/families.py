@@ -19,6 +19,7 @@ from b200sim.isa import (  # noqa: F401
     moves,
     predicates,
     tcgen05,
+    tcgen05_memory,
     tensormap,
     warp_wide,
 )

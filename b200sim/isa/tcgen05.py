@@ -1,7 +1,7 @@
-"""The fifth-generation tensor core: tcgen05 (PTX ISA 9.7.16).
+"""The fifth-generation tensor core's pipe: tcgen05 mma, cp, shift and commit (PTX ISA 9.7.16).
 
-mma, cp, shift and commit are asynchronous and go through one pipe per issuing thread, in order; ld and st
-happen at once. With .cta_group::2 one thread drives the tensor cores of both CTAs of its pair.
+They are asynchronous and go through one pipe per issuing thread, in order. With .cta_group::2 one thread
+drives the tensor cores of both CTAs of its pair.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
-from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
-from b200sim.isa.values import lane, spread
+from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.values import lane
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
 from b200sim.machine.observer import Commit, Detail, TensorCoreWork
 from b200sim.ptx.binder import Binder
-from b200sim.ptx.syntax import Address, Immediate, Instruction, Operand, Vector
+from b200sim.ptx.syntax import Address, Instruction, Vector
 from b200sim.tensor_core.copy import copy_to_tensor_memory, copy_touches, shift_down, shift_touches
 from b200sim.tensor_core.mma import (
     block_scaled_touches,
@@ -30,7 +28,6 @@ from b200sim.tensor_core.mma import (
     mma_dense,
     mma_flops,
 )
-from b200sim.tensor_memory import register_count
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
@@ -39,8 +36,6 @@ SCALE_VECTORS = {
     "scale_vec::1X": 1, "scale_vec::2X": 2, "scale_vec::4X": 4, "block16": 4, "block32": 2,
 }  # fmt: skip
 COLLECTORS = tuple(f"collector::{m}::{use}" for m in "ab" for use in ("fill", "use", "lastuse", "discard"))
-LD_SHAPES = ("32x32b", "16x64b", "16x128b", "16x256b", "16x32bx2")
-LD_WORDS = ("ld", "st", "sync", "aligned", "b32", "pack::16b", "unpack::16b", *LD_SHAPES)
 
 
 def _pair(warp: Warp, ins: Instruction) -> list[Cta]:
@@ -67,180 +62,6 @@ def _post(
     if warp.cta.grid.observer is not None:
         task.detail = detail()
     warp.cta.cluster.post(task)
-
-
-# -- tensor memory management -----------------------------------------------------------------------------
-
-
-@terminator("tcgen05.alloc")
-def allocate(ins: Instruction, binder: Binder) -> Terminator:
-    """tcgen05.alloc [destination], columns: waits for free columns; their address goes to shared memory."""
-    check_modifiers(ins, "alloc", "cta_group::1", "cta_group::2", "sync", "aligned", "shared::cta", "b32")
-    base, offset = binder.address(ins.operands[0])
-    columns = binder.source(ins.operands[1], 32)
-    following = binder.next_block
-
-    def operation(warp: Warp) -> int:
-        warp.require_all_lanes(ins.mnemonic)
-        cta = warp.cta
-        destination = shared_address(warp.uniform(base, "the destination of tcgen05.alloc") + offset)
-        place = cta.offset(destination, 4, ins.mnemonic)
-        address = cta.tmem.allocate(warp.uniform(columns, "the column count of tcgen05.alloc"))
-        if address is None:
-            cta.tmem_wait.block(warp)
-            return BLOCKED
-        cta.smem_views[4][place // 4] = address
-        watch = cta.grid.observer
-        if watch is not None:
-            watch.tensor_allocated(warp, ins, address, cta.tmem.allocations[address], place)
-        return following
-
-    return operation
-
-
-@instruction("tcgen05.dealloc")
-def deallocate(ins: Instruction, binder: Binder) -> Operation:
-    check_modifiers(ins, "dealloc", "cta_group::1", "cta_group::2", "sync", "aligned", "b32")
-    address, columns = (binder.source(operand, 32) for operand in ins.operands)
-
-    def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
-        place = warp.uniform(address, "the address of tcgen05.dealloc")
-        count = warp.uniform(columns, "the column count of tcgen05.dealloc")
-        warp.cta.tmem.free(place, count)
-        watch = warp.cta.grid.observer
-        if watch is not None:
-            watch.tensor_freed(warp, ins, place & 0xFFFF, count)
-        warp.cta.tmem_wait.wake()
-
-    return operation
-
-
-@instruction("tcgen05.relinquish_alloc_permit")
-def relinquish(ins: Instruction, binder: Binder) -> Operation:
-    def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
-        warp.cta.tmem.relinquish()
-        watch = warp.cta.grid.observer
-        if watch is not None:
-            watch.relinquished(warp, ins)
-
-    return operation
-
-
-# -- tensor memory to and from registers ------------------------------------------------------------------
-
-
-def _shape(ins: Instruction) -> tuple[str, int]:
-    shape = next(word for word in ins.modifiers if word in LD_SHAPES)
-    repeat = next(word for word in ins.modifiers if word[0] == "x" and word[1:].isdigit())
-    check_modifiers(ins, repeat, *LD_WORDS)
-    return shape, int(repeat[1:])
-
-
-def _half_split(ins: Instruction, position: int) -> int:
-    if len(ins.operands) <= position:
-        return 0
-    operand = ins.operands[position]
-    if not isinstance(operand, Immediate):
-        raise Unsupported(f"{ins.mnemonic}: split offset that is not an immediate")
-    return operand.value
-
-
-@instruction("tcgen05.ld")
-def load(ins: Instruction, binder: Binder) -> Operation:
-    """tcgen05.ld.sync.aligned.SHAPE.xN[.pack::16b].b32 {registers}, [address]."""
-    shape, count = _shape(ins)
-    pack = ins.has("pack::16b")
-    split_at_end = shape == "16x32bx2"
-    slots = binder.writes(ins.operands[0])
-    base, offset = binder.address(ins.operands[1])
-    half_split = _half_split(ins, 2) if split_at_end else 0
-    _check_register_count(ins, shape, count, len(slots))
-
-    def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
-        address = _lane_base(warp, base) + offset
-        rows = warp.cta.tmem.load(shape, count, address, warp.index, pack, half_split)
-        watch = warp.cta.grid.observer
-        if watch is not None:
-            spans = warp.cta.tmem.span(shape, count, address, pack, half_split)
-            watch.tensor_access(warp, ins, spans, "read")
-        put = warp.put
-        for slot, row in zip(slots, rows, strict=True):
-            put(slot, row)
-
-    return operation
-
-
-@instruction("tcgen05.st")
-def store(ins: Instruction, binder: Binder) -> Operation:
-    """tcgen05.st.sync.aligned.SHAPE.xN[.unpack::16b].b32 [address], {registers}."""
-    shape, count = _shape(ins)
-    unpack = ins.has("unpack::16b")
-    base, offset = binder.address(ins.operands[0])
-    half_split = _half_split(ins, 1) if shape == "16x32bx2" and len(ins.operands) > 2 else 0
-    slots = [binder.source(item, 32) for item in _items(ins.operands[-1])]
-    _check_register_count(ins, shape, count, len(slots))
-
-    def operation(warp: Warp) -> None:
-        warp.require_all_lanes(ins.mnemonic)
-        address = _lane_base(warp, base) + offset
-        rows = np.stack([spread(warp.regs[slot], 32) for slot in slots])
-        warp.cta.tmem.store(shape, count, address, warp.index, rows, unpack, half_split)
-        watch = warp.cta.grid.observer
-        if watch is not None:
-            spans = warp.cta.tmem.span(shape, count, address, unpack, half_split)
-            watch.tensor_access(warp, ins, spans, "write")
-
-    return operation
-
-
-def _items(operand: Operand) -> tuple[Operand, ...]:
-    return operand.items if isinstance(operand, Vector) else (operand,)
-
-
-def _check_register_count(ins: Instruction, shape: str, count: int, found: int) -> None:
-    wanted = register_count(shape, count)
-    if found != wanted:
-        raise Unsupported(f"{ins.mnemonic} with {found} registers, expected {wanted}")
-
-
-def _lane_base(warp: Warp, slot: int) -> int:
-    return warp.uniform(slot, "the tensor memory address of a warp")
-
-
-@instruction("tcgen05.wait", "tcgen05.fence")
-def ordering(ins: Instruction, binder: Binder) -> Operation:
-    """wait::ld, wait::st and the thread-sync fences: loads and stores happen at once here."""
-    check_modifiers(
-        ins,
-        "wait::ld",
-        "wait::st",
-        "sync",
-        "aligned",
-        "fence::before_thread_sync",
-        "fence::after_thread_sync",
-    )
-
-    def operation(warp: Warp) -> None:
-        watch = warp.cta.grid.observer
-        if watch is not None:
-            watch.fence(warp, ins)
-
-    return operation
-
-
-for _prefix in (
-    "tcgen05.wait::ld",
-    "tcgen05.wait::st",
-    "tcgen05.fence::before_thread_sync",
-    "tcgen05.fence::after_thread_sync",
-):
-    instruction(_prefix)(ordering)
-
-
-# -- asynchronous operations ------------------------------------------------------------------------------
 
 
 @instruction("tcgen05.cp")
@@ -378,9 +199,7 @@ def _dense(ins: Instruction, binder: Binder, kind: str) -> Operation:
     )
     b, idesc = binder.source(ins.operands[2], 64), binder.source(ins.operands[3], 32)
     rest = list(ins.operands[4:])
-    disabled = (
-        [binder.source(item, 32) for item in _items(rest.pop(0))] if isinstance(rest[0], Vector) else None
-    )
+    disabled = binder.reads(rest.pop(0)) if isinstance(rest[0], Vector) else None
     enable, flip = binder.predicate(rest.pop(0))
     scale = binder.source(rest[0], 32) if rest else None
     group = 2 if ins.has("cta_group::2") else 1
