@@ -246,9 +246,10 @@ official form
     add(
         "--sanitize",
         action="store_true",
-        help="run on the simulator and look for races, hazards and hangs (docs/sanitizer.md); errors fail the case",
+        help="run on the simulator and look for races, hazards and hangs; errors fail the case "
+        "(docs/sanitizer.md)",
     )
-    add("--schedules", type=positive(int), default=1, metavar="N", help="with --sanitize: orders to try per case")
+    add("--schedules", type=positive(int), default=1, metavar="N", help="with --sanitize: orders per case")
     add(
         "--schedule",
         action="append",
@@ -256,13 +257,13 @@ official form
         metavar="NAME",
         help="with --sanitize: this order only, such as random:17 from a report; may be repeated",
     )
-    add("--trace", type=Path, metavar="FILE", help="with --sanitize: a trace of the first case for ui.perfetto.dev")
+    add("--trace", type=Path, metavar="FILE", help="with --sanitize: trace the first case for ui.perfetto.dev")
     add(
         "--sms",
         type=positive(int),
         default=148,
         metavar="N",
-        help="with --sanitize: SMs of the simulated device; with few, persistent kernels take several tiles each",
+        help="with --sanitize: SMs of the simulated device; with few, CTAs take several tiles each",
     )
     add(
         "--jobs",

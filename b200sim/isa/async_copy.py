@@ -16,6 +16,7 @@ from b200sim.isa.mbarrier import barrier_at
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
 from b200sim.isa.values import lane
 from b200sim.machine.asynchronous import AsyncOperation
+from b200sim.machine.observer import CopiesArrive, ThreadCopies
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction
 
@@ -66,7 +67,9 @@ def copy(ins: Instruction, binder: Binder) -> Operation:
                 target[:nbytes] = memory.view(source, nbytes) if nbytes else np.empty(0, np.uint8)
             cta.grid.counters.global_load_bytes += sum(nbytes for *_, nbytes in copies)
 
-        task = AsyncOperation("cp.async", perform, warp, ins.place())
+        task = AsyncOperation("cp.async", perform, warp, ins.place(), ins=ins)
+        if cta.grid.observer is not None:
+            task.detail = ThreadCopies(np.array([place for place, *_ in copies]), size)
         warp.copy_groups.add(warp.mask, task)
         _post(warp, task)
 
@@ -76,6 +79,9 @@ def copy(ins: Instruction, binder: Binder) -> Operation:
 @instruction("cp.async.commit_group")
 def commit_group(ins: Instruction, binder: Binder) -> Operation:
     def operation(warp: Warp) -> None:
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.copies_commit(warp, ins)
         warp.copy_groups.commit(warp.mask)
 
     return operation
@@ -92,6 +98,9 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
         groups = warp.copy_groups
         allowed = 0 if newest is None else warp.uniform(newest, "the count of wait_group")
         if groups.reached(warp.mask, allowed) and not (everything and groups.has_open(warp.mask)):
+            watch = warp.cta.grid.observer
+            if watch is not None:
+                watch.copies_passed(warp, ins, None if everything else allowed)
             return following
         groups.block(warp)
         return BLOCKED
@@ -115,6 +124,9 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
             barrier = barrier_at(warp, address, ins.mnemonic, remote=False)
             if extra:
                 barrier.pending += 1
-            _post(warp, AsyncOperation("cp.async arrive", barrier.arrive, warp, ins.place()))
+            task = AsyncOperation("cp.async arrive", barrier.arrive, warp, ins.place(), ins=ins, thread=i)
+            if warp.cta.grid.observer is not None:
+                task.detail = CopiesArrive((warp.cta, address & 0xFFFFFF))
+            _post(warp, task)
 
     return operation

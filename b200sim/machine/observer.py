@@ -110,7 +110,22 @@ class TryCancel:
     signals: Sequence[Target]
 
 
-Detail = TensorLoad | BulkLoad | TensorStore | BulkStore | TensorCoreWork | Commit | TryCancel
+@dataclass(frozen=True)
+class ThreadCopies:
+    """cp.async of a warp: `nbytes` to each of `offsets` in the issuer's shared memory."""
+
+    offsets: np.ndarray
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class CopiesArrive:
+    """cp.async.mbarrier.arrive: an arrival when the thread's earlier cp.async are complete."""
+
+    target: Target
+
+
+Detail = TensorLoad | BulkLoad | TensorStore | BulkStore | TensorCoreWork | Commit | TryCancel | ThreadCopies | CopiesArrive
 
 
 class Observer:
@@ -197,10 +212,21 @@ class Observer:
 
     def performed(self, operation: AsyncOperation) -> None: ...
 
+    def prefetched(
+        self, warp: Warp, ins: Instruction, tensor_map: TensorMap, coords: Sequence[int]
+    ) -> None:
+        """cp.async.bulk.prefetch.tensor: the box may be fetched into L2. A hint; nothing else happens."""
+
     def bulk_commit(self, warp: Warp, ins: Instruction, lanes: int) -> None: ...
 
     def bulk_passed(self, warp: Warp, ins: Instruction, lanes: int, allowed: int, read: bool) -> None:
         """wait_group: at most `allowed` of the newest groups of these lanes are not complete."""
+
+    def copies_commit(self, warp: Warp, ins: Instruction) -> None:
+        """cp.async.commit_group."""
+
+    def copies_passed(self, warp: Warp, ins: Instruction, allowed: int | None) -> None:
+        """cp.async.wait_group; None: wait_all."""
 
     # -- tensor memory and cluster launch control -----------------------------------------------------
 

@@ -30,6 +30,7 @@ class Base(Observer):
         self.accesses: list[Access | None] = [None]
         self.fills: dict[tuple[str, int], dict[int, int]] = {}  # (CTA, PTX line of the load) -> offset: size
         self.time = 0
+        self._sides: list[Access] = []  # whose stages are named at the end, when all stages are known
         self._told: set[tuple[object, ...]] = set()
 
     # -- finding state --------------------------------------------------------------------------------
@@ -102,8 +103,7 @@ class Base(Observer):
                 before, after = (second, first) if first.facts.get("early") else (first, second)
                 self.findings.add(Finding(code, "", before, after, ctas={second.cta}, **self.context))  # type: ignore[arg-type]
                 continue
-            for side in (first, second):
-                self.name_stage(side)
+            self._sides += [first, second]
             # A read of what nobody had written yet came too early: the write is what it should follow.
             before, after = (second, first) if first.facts.get("early") else (first, second)
             self.report(
@@ -136,7 +136,12 @@ class Base(Observer):
             if any(kind == "commit" and who == first.by() for (kind, _), who in barrier.arrivers.items())
         )
 
-    def name_stage(self, side: Access) -> None:
+    def launch_ended(self, grid: Grid) -> None:
+        for side in self._sides:
+            self._name_stage(side)
+        self._sides.clear()
+
+    def _name_stage(self, side: Access) -> None:
         """Which of the equal ranges that one load instruction fills this access lies in."""
         if side.space != "shared" or "stage" in side.facts:
             return

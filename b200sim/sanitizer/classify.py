@@ -16,6 +16,8 @@ def hazard(first: Access, second: Access) -> str:
 def _shared(first: Access, second: Access) -> str:
     if first.kind == "try_cancel":
         return "clc_response_early" if not second.writes else "load_overwritten"
+    if first.kind == "cp.async":
+        return "load_overwritten" if second.writes else "load_not_awaited"
     if first.kind in LOADS:
         return "load_overwritten" if second.writes else "load_not_awaited"
     if first.facts.get("early") and second.kind in LOADS:
@@ -54,6 +56,8 @@ def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
         return (
             f"no wait on {first.barrier or 'its mbarrier'} by {waits} for the phase in which the bytes arrive"
         )
+    if first.kind == "cp.async":
+        return f"no cp.async.wait_group by {first.who} after it, then a barrier that {second.by()} passes"
     if first.kind in PIPELINED:
         known = f" (it commits to {', '.join(commits)})" if commits else " (it never commits)"
         return f"no wait by {waits} on an mbarrier to which {first.by()} commits after it{known}"

@@ -107,12 +107,11 @@ class DescriptorEvents(SyncEvents):
                 "a tensor map is rewritten while a copy may still read it",
                 first=use,
                 second=access,
-                edge="cp.async.bulk.wait_group.read by the issuing thread, or its mbarrier, comes before the rewrite",
+                edge="cp.async.bulk.wait_group.read by the issuing thread, or its mbarrier, before the rewrite",
             )
         found.uses.clear()
-        if ins.has("cp_fenceproxy") or True:
-            found.version += 1
-            found.rewrite, found.rewriter = access, ws
+        found.version += 1
+        found.rewrite, found.rewriter = access, ws
         ws.tick()
 
     def tensor_map_acquired(self, warp: Warp, ins: Instruction, address: int) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from b200sim.machine.observer import TensorCoreWork
 from b200sim.sanitizer import codes, static
-from b200sim.sanitizer.cycle import wait_cycle
 from b200sim.sanitizer.clocks import EXECUTION
+from b200sim.sanitizer.cycle import wait_cycle
 from b200sim.sanitizer.findings import Findings
 from b200sim.sanitizer.global_shadow import GlobalShadow, Writer
 from b200sim.sanitizer.state import ClusterState, CtaState
@@ -96,7 +96,7 @@ class Sanitizer(UnitEvents):
         over = state.agents.wide(target.exit)[EXECUTION]
         for slot, use in target.users.items():
             if over[slot] < use.clock:
-                self.name_stage(use)
+                self._sides.append(use)
                 self.report(
                     "peer_exited",
                     f"{target.cta.name} exits and nothing orders that after {use.name()} on its memory",
@@ -115,7 +115,7 @@ class Sanitizer(UnitEvents):
         if target.shares_sm and not target.relinquished and self.once("relinquish"):
             self.report(
                 "tmem_contention",
-                "the CTA never executes tcgen05.relinquish_alloc_permit: a CTA on the same SM waits until it exits",
+                "the CTA never executes tcgen05.relinquish_alloc_permit: others on its SM wait for its end",
             )
 
     # -- global memory --------------------------------------------------------------------------------
@@ -140,6 +140,7 @@ class Sanitizer(UnitEvents):
     # -- faults ---------------------------------------------------------------------------------------
 
     def faulted(self, grid: Grid, fault: Fault) -> None:
+        self.launch_ended(grid)
         if fault.code == "unsupported":
             return
         for state in self.clusters.values():

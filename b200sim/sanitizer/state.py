@@ -40,6 +40,9 @@ class WarpState:
         self.copies: dict[int, int] = {}  # bulk slot -> copies so far
         self.open_copies: list[tuple[int, int, int]] = []  # lanes, slot, number
         self.copy_groups: list[tuple[int, list[tuple[int, int]]]] = []  # lanes, (slot, number)
+        self.copies_slot = agents.slot("thread copies", warp.cta.rank, warp.index, generic=True)
+        self.thread_copies = 0  # cp.async so far
+        self.copies_closed: list[int] = []  # cp.async up to here, per commit_group
         self.observed: dict[MBarrier, int] = {}  # last phase that a wait answered for
         self.fenced_after = True  # a tcgen05.fence::after_thread_sync since the last acquire
 
@@ -67,6 +70,13 @@ class WarpState:
             newer = (self.now[EXECUTION] > before[EXECUTION]) & self.agents.tensor
             mine = [slot for slot in np.flatnonzero(newer) if self.agents.keys[slot][1:3] == self.key]  # type: ignore[index]
             self.fenced_after = int(np.count_nonzero(newer)) == len(mine)
+
+    def copied(self, number: int) -> Knowledge:
+        """What is known once cp.async up to `number` are over: generic writes, not yet fenced."""
+        new = self.agents.wide(self.now).copy()
+        for row in (MEMORY, EXECUTION):
+            new[row, self.copies_slot] = max(new[row, self.copies_slot], number)
+        return new
 
     def proxy_fence(self) -> None:
         """fence.proxy.async: all this thread knows is visible to the async proxy from here on."""

@@ -101,7 +101,7 @@ class TensorCoreEvents(SyncEvents):
         raise NotImplementedError
 
     def _check_swizzle(self, target: CtaState, access: Access, place: Place, descriptor: int) -> None:
-        """The tile's tensor map and the operand's descriptor must swizzle alike (PTX ISA 5.5.7, 9.7.16.4.1)."""
+        """Tensor map and operand descriptor must swizzle alike (PTX ISA 5.5.7, 9.7.16.4.1)."""
         number = int(target.shared.written_by[place.where[0]])
         fill = self.accesses[number]
         if fill is None or "swizzle" not in fill.facts:
@@ -146,7 +146,7 @@ class TensorCoreEvents(SyncEvents):
         target.users[access.slot] = access
 
     def check_scales(self, operation: AsyncOperation, detail: TensorCoreWork) -> None:
-        """UE4M3 scale factors have no sign: bit 7 is ignored (PTX ISA 9.7.16.10.7). Values, so when it happens."""
+        """UE4M3 scale factors have no sign, bit 7 is ignored (PTX ISA 9.7.16.10.7). Seen when it happens."""
         ins = operation.ins
         if ins is None or not ins.has("kind::mxf4nvf4") or ("sign", ins.line) in self._told:
             return
@@ -160,7 +160,9 @@ class TensorCoreEvents(SyncEvents):
                     self.report(
                         "scale_factor_sign",
                         f"{touch.operand} has scale factors with bit 7 set",
-                        second=self.access("mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"),
+                        second=self.access(
+                            "mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"
+                        ),
                     )
 
     # -- allocation -----------------------------------------------------------------------------------

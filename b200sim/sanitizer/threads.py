@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class ThreadEvents(Base):
         state, ws = self.of(warp)
         ws.now = state.agents.wide(ws.now)
         shadow = state.ctas[cta].shared
+        where: Any
         if isinstance(offsets, np.ndarray):
             offsets = offsets.astype(np.int64)
             start, size = int(offsets.min()), int(offsets.max()) + nbytes - int(offsets.min())
@@ -41,7 +42,8 @@ class ThreadEvents(Base):
                 offsets >> 2 if nbytes <= 4 else (offsets[:, None] // 4 + np.arange(nbytes // 4)).reshape(-1)
             )
         else:
-            start, size, where = offsets, nbytes, words(offsets, nbytes)
+            start, size = offsets, nbytes
+            where = words(offsets, nbytes)
         access = self.access(
             KINDS[kind], warp, ins, ws.slot, ws.clock, cta=cta, start=start, size=size, offsets=offsets
         )

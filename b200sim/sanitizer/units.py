@@ -15,9 +15,11 @@ from b200sim.machine.observer import (
     BulkLoad,
     BulkStore,
     Commit,
+    CopiesArrive,
     TensorCoreWork,
     TensorLoad,
     TensorStore,
+    ThreadCopies,
     TryCancel,
 )
 from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, NEVER, WRITER, Knowledge
@@ -45,7 +47,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         state, ws = self.of(warp)
         self.settle_loads(ws, ins)
         ws.now = state.agents.wide(ws.now)
-        if not isinstance(detail, (TensorStore, BulkStore)):
+        if not isinstance(detail, (TensorStore, BulkStore, ThreadCopies, CopiesArrive)):
             self._several_lanes(ws, ins, _same(detail))
         if isinstance(detail, (TensorLoad, BulkLoad)):
             self._load(state, ws, operation, detail)
@@ -57,6 +59,12 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             self._commit(state, ws, operation, detail)
         elif isinstance(detail, TryCancel):
             self._try_cancel(state, ws, operation, detail)
+        elif isinstance(detail, ThreadCopies):
+            self._thread_copies(state, ws, operation, detail)
+        elif isinstance(detail, CopiesArrive):
+            barrier = self.target(state, detail.target)
+            if barrier is not None:
+                self.pending[operation] = ws.copied(ws.thread_copies), ((barrier, 0),)
 
     # -- loads ----------------------------------------------------------------------------------------
 
@@ -142,7 +150,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             if not count or (second is None and count >= first.size):
                 continue  # a whole tile too many at the end: prefetched, and nobody needed it
             self.once("unread", first.ins.line)
-            self.name_stage(first)
+            self._sides.append(first)
             end = "overwritten" if second else "the CTA exits"
             self.report(
                 "tile_partly_unread",
@@ -255,6 +263,39 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             for slot, number in group:
                 ws.now = state.agents.knowing(ws.now, slot, number)
         self.descriptors_read(state, ws, lanes, allowed)
+
+    # -- cp.async: generic writes that finish later (PTX ISA 9.7.9.25.3) -------------------------------
+
+    def _thread_copies(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: ThreadCopies
+    ) -> None:
+        ins = operation.ins
+        assert ins is not None
+        self.check_dependency(state, ws, ins, None)
+        ws.thread_copies += 1
+        shadow = state.ctas[ws.warp.cta].shared
+        where = (detail.offsets[:, None] // 4 + np.arange(detail.nbytes // 4)).reshape(-1)
+        first = int(detail.offsets.min())
+        access = self.access(
+            "cp.async", ws.warp, ins, ws.copies_slot, ws.thread_copies, start=first,
+            size=int(detail.offsets.max()) + detail.nbytes - first,
+        )  # fmt: skip
+        number, known = self.keep(access), ws.now[MEMORY]
+        self.conflicts(state, shadow.unordered_writes(where, known) + shadow.unordered_reads(where, known), access)
+        self.check_barrier_words(state.ctas[ws.warp.cta], where, access)
+        shadow.write(where, access.slot, access.clock, number)
+        shadow.valid_words[where] = 0x01010101
+
+    def copies_commit(self, warp: Warp, ins: Instruction) -> None:
+        _, ws = self.of(warp)
+        ws.copies_closed.append(ws.thread_copies)
+
+    def copies_passed(self, warp: Warp, ins: Instruction, allowed: int | None) -> None:
+        _, ws = self.of(warp)
+        closed = [*ws.copies_closed, ws.thread_copies] if allowed is None else ws.copies_closed
+        done = closed[: len(closed) - (allowed or 0)]
+        if done:
+            ws.now = ws.copied(done[-1])
 
     # -- commits, cluster launch control --------------------------------------------------------------
 

@@ -11,12 +11,14 @@ SMS = 4
 
 @dataclass(frozen=True)
 class KernelDefect:
-    """`find` occurs once in the source; `code` is what the sanitizer must say."""
+    """`find` occurs once in the source; `code` is what the sanitizer must say, under the default schedule or
+    (`by_schedules`) under one of several."""
 
     name: str
     code: str
     find: str
     replace: str
+    by_schedules: bool = False
 
 
 EMPTY_WAIT = "            cute.arch.mbarrier_wait(barriers.empty + stage, parity)\n            if rank == 0:"
@@ -67,6 +69,7 @@ KERNEL_DEFECTS = [
         "tmem_freed_in_use",
         END,
         "    if warp == MMA_WARP:\n        pointer",
+        by_schedules=True,
     ),
     KernelDefect(
         "expect_tx 16 bytes too many",
@@ -216,7 +219,10 @@ KERNEL_DEFECTS = [
         "tma_load(rows, row_map, (k + 8, row), full, EVICT_FIRST)",
     ),
     KernelDefect(
-        "tiles off their swizzle atom", "swizzle_atom_misaligned", "HEADER_BYTES = 1024 ", "HEADER_BYTES = 1024 + 128 "
+        "tiles off their swizzle atom",
+        "swizzle_atom_misaligned",
+        "HEADER_BYTES = 1024 ",
+        "HEADER_BYTES = 1024 + 128 ",
     ),
     KernelDefect(
         "too little shared memory",
