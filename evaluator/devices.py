@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 
 from evaluator.arena import HOST_ROLES, MappedArena, Placed
 from evaluator.clocks import Clock, CudaClock, HostClock
+
+_PROGRESS_SECONDS = 1.0
 
 
 class Device(Protocol):
@@ -39,6 +43,9 @@ class Device(Protocol):
 
     def limit(self, seconds: float) -> None:
         """Give up on a launch after so long, if this device can say why it hangs."""
+
+    def progress(self, tell: Callable[[str], None]) -> None:
+        """Say through `tell`, in a few words, how far a long call is, if this device knows."""
 
     def call(self) -> contextlib.AbstractContextManager[Any]:
         """The context of one call of custom_kernel, for profilers to find."""
@@ -74,6 +81,9 @@ class CpuDevice:
         pass
 
     def limit(self, seconds: float) -> None:
+        pass
+
+    def progress(self, tell: Callable[[str], None]) -> None:
         pass
 
     def call(self) -> contextlib.AbstractContextManager[Any]:
@@ -114,6 +124,17 @@ class SimulatedB200(CpuDevice):
     def limit(self, seconds: float) -> None:
         self.device.time_limit = seconds
 
+    def progress(self, tell: Callable[[str], None]) -> None:
+        last = time.monotonic()
+
+        def finished(clusters: int, of: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > _PROGRESS_SECONDS:
+                last = time.monotonic()
+                tell(f"({clusters} of {of} clusters)")
+
+        self.device.progress = finished
+
     def take_launches(self) -> list[dict[str, Any]]:
         reports = list(self.device.launches[self._taken :])
         self._taken = len(self.device.launches)
@@ -129,6 +150,7 @@ class CudaDevice:
         torch.zeros(
             1, device="cuda"
         )  # a driver that cannot work here says so before the submission is loaded
+        self.queue = torch.cuda.current_stream()
         self.clock: Clock = CudaClock()
 
     def poison_free_memory(self, sizes: list[int], word: int) -> None:
@@ -147,12 +169,16 @@ class CudaDevice:
         return host.to("cuda")
 
     def paused(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
+        """The queue that was current before the submission was loaded, whatever is current now."""
+        return torch.cuda.stream(self.queue)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
     def limit(self, seconds: float) -> None:
+        pass
+
+    def progress(self, tell: Callable[[str], None]) -> None:
         pass
 
     def call(self) -> contextlib.AbstractContextManager[Any]:

@@ -49,6 +49,9 @@ class Server:
     def serve(self) -> None:
         """Answer one command. Raises `ChannelClosed` when the judge is gone."""
         message, fd = self.channel.receive_with_fd()
+        self.device.progress(
+            lambda text: self.channel.send({"is": "progress", "text": text, "id": message["id"]})
+        )
         reply = self.commands[message["do"]](message, -1 if fd is None else fd)
         self.channel.send({**reply, "id": message["id"]})
 

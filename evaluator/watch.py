@@ -46,8 +46,8 @@ _WATCHED: tuple[tuple[Any, str, str], ...] = (
     (
         torch.cuda,
         "torch.cuda",
-        "Event Stream synchronize current_stream default_stream set_stream mem_get_info memory_allocated "
-        "memory_reserved empty_cache get_device_properties",
+        "Event Stream stream synchronize current_stream default_stream set_stream mem_get_info "
+        "memory_allocated memory_reserved empty_cache get_device_properties",
     ),
     (torch.cuda.Event, "torch.cuda.Event", "record elapsed_time synchronize query wait"),
     (torch.cuda.Stream, "torch.cuda.Stream", "synchronize record_event wait_event wait_stream"),
