@@ -101,9 +101,9 @@ TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
 # Cost model for the plan, in cycles
-MIN_UNIT_CYCLES = 280
-TILE_CYCLES = 1500
-L2_BYTES_PER_CYCLE = 30  # per SM
+MIN_UNIT_CYCLES = 590
+TILE_CYCLES = 3000
+L2_BYTES_PER_CYCLE = 60  # per SM
 MAX_TILES_TO_SEARCH = 1024
 
 EVICT_FIRST = 0x12F0_0000_0000_0000
@@ -465,19 +465,15 @@ def widen_blocks(words: list[Int32], scales: Int32, shift: Int32) -> list[Int32]
 @dsl_user_op
 def arrive_at_grid(counter: Int64, *, loc=None, ip=None) -> None:
     """One thread of each CTA, after a barrier of the CTA: what its threads wrote is there for all."""
-    text = (
-        "{ .reg .b64 old; fence.acq_rel.gpu; fence.proxy.async;"
-        " atom.release.gpu.global.add.u64 old, [$0], 1; }"
-    )
-    ptx(text, "l", [counter], loc=loc, ip=ip)
+    ptx("red.release.gpu.global.add.u64 [$0], 1;", "l", [counter], loc=loc, ip=ip)
 
 
 @dsl_user_op
 def wait_for_grid(counter: Int64, target: Int64, *, loc=None, ip=None) -> None:
     """Until that many CTAs arrived. What they wrote may then be read by TMA."""
     text = (
-        "{ .reg .pred more; .reg .b64 seen; AGAIN: ld.acquire.gpu.global.b64 seen, [$0];"
-        " setp.lt.u64 more, seen, $1; @more bra AGAIN; fence.proxy.async; }"
+        "{ .reg .pred more; .reg .b64 seen; AGAIN: ld.relaxed.gpu.global.b64 seen, [$0];"
+        " setp.lt.u64 more, seen, $1; @more bra AGAIN; fence.acq_rel.gpu; fence.proxy.async; }"
     )
     ptx(text, "l,l", [counter, target], loc=loc, ip=ip)
 
