@@ -257,7 +257,7 @@ official form
         metavar="NAME",
         help="with --sanitize: this order only, such as random:17 from a report; may be repeated",
     )
-    add("--trace", type=Path, metavar="FILE", help="with --sanitize: trace the first case for ui.perfetto.dev")
+    add("--trace", type=Path, metavar="FILE", help="with --sanitize: a trace for ui.perfetto.dev")
     add(
         "--sms",
         type=positive(int),

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ from tests.sanitizer.corpus_small import SMALL_DEFECTS  # noqa: E402
 from tests.sanitizer.run import Make, Outcome, mutated, run_kernel, run_ptx  # noqa: E402
 
 BEGIN, END = "<!-- table of defects: written by scripts/sanitizer_corpus.py -->", "<!-- end of table -->"
+CODES, CODES_END = "<!-- codes: written by scripts/sanitizer_corpus.py -->", "<!-- end of codes -->"
 SCHEDULES = 24
 
 
@@ -35,17 +37,11 @@ def main(arguments: list[str]) -> int:
     runs: list[tuple[str, str, str, Callable[[Make], Outcome]]] = []
     for kernel in KERNEL_DEFECTS:
         source = mutated(kernel)
-        runs.append(("GEMM", kernel.name, kernel.code, lambda make, source=source: run_kernel(source, make)))  # type: ignore[misc]
+        runs.append(("GEMM", kernel.name, kernel.code, partial(run_kernel, source)))
     for defect in (*PIPELINE_DEFECTS, *SMALL_DEFECTS):
         kind = "pipeline" if defect in PIPELINE_DEFECTS else "small"
-        runs.append(
-            (
-                kind,
-                defect.name.removeprefix("pipeline: "),
-                defect.code,
-                lambda make, d=defect: run_ptx(d, make),
-            )
-        )  # type: ignore[misc]
+        name = defect.name.removeprefix("pipeline: ")
+        runs.append((kind, name, defect.code, partial(run_ptx, defect)))
     rows, counts = [], Counter[str]()
     for kind, name, code, run in runs:
         rows.append(_row(kind, name, code, run, counts))
@@ -54,16 +50,27 @@ def main(arguments: list[str]) -> int:
     if not dry:
         page = ROOT / "docs" / "sanitizer.md"
         text = page.read_text()
-        before, rest = text.split(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}")
+        text = _between(text, BEGIN, END, table)
+        page.write_text(_between(text, CODES, CODES_END, _codes()))
     return int(counts["missed"] > 0)
 
 
+def _between(text: str, begin: str, end: str, new: str) -> str:
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n\n{new}\n\n{end}{rest.split(end)[1]}"
+
+
+def _codes() -> str:
+    lines = ["| code | severity | PTX ISA | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{h.code}` | {h.severity} | {h.section} | {h.meaning} |" for h in HAZARDS.values()]
+    return "\n".join(lines)
+
+
 def _header(total: int, counts: Counter[str]) -> list[str]:
+    found, default, right = total - counts["missed"], counts["default"], counts["right"]
     return [
-        f"{total} defects: {total - counts['missed']} found under their code, {counts['default']} of them under the "
-        f"default schedule. The values alone (or a hang) give away {total - counts['right']}; in {counts['right']} "
-        "the run ends with right values.",
+        f"{total} defects: {found} found under their code, {default} of them under the default schedule. "
+        f"The values alone (or a hang) give away {total - right}; in {right} the run ends with right values.",
         "",
         "| kernel | defect | values alone | sanitizer | code |",
         "|---|---|---|---|---|",

@@ -125,7 +125,17 @@ class CopiesArrive:
     target: Target
 
 
-Detail = TensorLoad | BulkLoad | TensorStore | BulkStore | TensorCoreWork | Commit | TryCancel | ThreadCopies | CopiesArrive
+Detail = (
+    TensorLoad
+    | BulkLoad
+    | TensorStore
+    | BulkStore
+    | TensorCoreWork
+    | Commit
+    | TryCancel
+    | ThreadCopies
+    | CopiesArrive
+)
 
 
 class Observer:

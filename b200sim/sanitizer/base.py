@@ -120,7 +120,7 @@ class Base(Observer):
         if not classify.same_bytes(first, second):
             return False
         if first.kind in PIPELINED and second.kind in PIPELINED and first.space == "tensor":
-            # Pipelined operations of two threads need no commit, only fences and a barrier between the threads.
+            # Pipelined operations of two threads need no commit, only fences and a barrier in between.
             warp = next(w for w in state.warps if (w.cta.rank, w.index) == second.role)
             pipe = state.agents.find("issued before fence", *first.role, first.lane)
             now = state.agents.wide(state.warps[warp].now)

@@ -107,7 +107,7 @@ class DescriptorEvents(SyncEvents):
                 "a tensor map is rewritten while a copy may still read it",
                 first=use,
                 second=access,
-                edge="cp.async.bulk.wait_group.read by the issuing thread, or its mbarrier, before the rewrite",
+                edge="cp.async.bulk.wait_group.read by the issuing thread, or its mbarrier, comes first",
             )
         found.uses.clear()
         found.version += 1

@@ -78,7 +78,7 @@ class Sanitizer(UnitEvents):
             if pipe.issued > pipe.committed and pipe.last is not None:
                 self.report(
                     "never_committed",
-                    f"{pipe.issued - pipe.committed} tcgen05 operations of this thread are covered by no commit",
+                    f"{pipe.issued - pipe.committed} tcgen05 operations of a thread: no commit covers them",
                     first=pipe.last,
                 )
 
@@ -101,8 +101,8 @@ class Sanitizer(UnitEvents):
                     "peer_exited",
                     f"{target.cta.name} exits and nothing orders that after {use.name()} on its memory",
                     first=use,
-                    edge=f"a thread of {target.cta.name} learns that it is over (mbarrier, wait_group, cluster "
-                    "barrier) before the last one exits",
+                    edge=f"a thread of {target.cta.name} learns that it is over (mbarrier, wait_group, "
+                    "cluster barrier) before the last one exits",
                 )
         for barrier in state.barriers.values():
             if barrier.cta is target.cta and barrier.barrier.transactions:

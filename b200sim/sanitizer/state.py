@@ -190,6 +190,7 @@ class CtaState:
         self.warps_left = len(cta.warps)
         self.barrier_words: np.ndarray | None = None  # words that belong to mbarriers
         self.allocation: dict[int, Access] = {}
+        self.freed: list[Access] = []  # deallocations of columns that nobody has allocated since
         self.relinquished = False
         self.shares_sm = False  # it allocates, and another CTA fits beside it
 

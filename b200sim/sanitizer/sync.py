@@ -54,8 +54,8 @@ class SyncEvents(ThreadEvents, Base):
         if nbytes and arrivals > barrier.pending and target.last_expect == ins.line and barrier.expected == 1:
             self.report(
                 "stage_overwritten",
-                f"a second arrive.expect_tx on {target.name} in phase {barrier.phase}: the stage would be filled "
-                "again before anybody can have used it",
+                f"a second arrive.expect_tx on {target.name} in phase {barrier.phase}: the stage would be "
+                "filled again before anybody can have used it",
                 second=self.access("arrive", warp, ins, ws.slot, ws.clock, cta=target.cta),
                 edge=f"no wait by {warp.name} on an mbarrier that says the stage is free",
             )
@@ -101,8 +101,8 @@ class SyncEvents(ThreadEvents, Base):
         ins: Instruction,
         lane: int | None,
     ) -> None:
-        """Who arrives in a phase should know that somebody saw the phase before complete; else the barrier can
-        run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.16)."""
+        """Who arrives in a phase should know that somebody saw the phase before complete; else the barrier
+        can run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.16)."""
         if target.last_phase_is_known(state.agents.wide(knowledge)[EXECUTION]):
             return
         phase = target.barrier.phase
@@ -138,7 +138,7 @@ class SyncEvents(ThreadEvents, Base):
         if last is not None and phase - last >= 2 and ins.has("parity"):
             self.report(
                 "phase_skipped",
-                f"{warp.name} waits on {target.name} and finds phase {phase} complete; the last it saw was {last}",
+                f"{warp.name} waits on {target.name}, finds phase {phase} complete and last saw {last}",
                 second=self.access(
                     "ld", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
                 ),
@@ -185,14 +185,14 @@ class SyncEvents(ThreadEvents, Base):
                 second=use,
                 edge=f"a barrier between {init.who} and {ws.warp.name} after the initialisation",
             )
-        elif target.cta is not ws.warp.cta and not target.init_fenced:
+        elif target.cta is not ws.warp.cta and not target.init_fenced:  # noqa: SIM102
             if asynchronous or now[MEMORY, init.slot] < init.clock:
                 use = self.access(
                     "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
                 )
                 self.report(
                     "mbarrier_init_not_fenced",
-                    f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its initialisation was not fenced",
+                    f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its init was not fenced",
                     first=init,
                     second=use,
                     edge=f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier",

@@ -9,11 +9,11 @@ import numpy as np
 
 from b200sim.faults import Fault
 from b200sim.machine.observer import TensorCoreWork
+from b200sim.sanitizer.async_shared import AsyncShared
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY, NEVER
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import rectangle, words_of_chunks
 from b200sim.sanitizer.state import ClusterState, CtaState, Pipe, WarpState
-from b200sim.sanitizer.sync import SyncEvents
 from b200sim.tensor_core.descriptors import SmemDescriptor
 from b200sim.tensor_memory import POISON
 
@@ -34,7 +34,7 @@ class Place:
     size: int
 
 
-class TensorCoreEvents(SyncEvents):
+class TensorCoreEvents(AsyncShared):
     places: dict[tuple[object, ...], list[Place]]
 
     def tensor_work(
@@ -95,11 +95,6 @@ class TensorCoreEvents(SyncEvents):
         if descriptor is not None:
             self._check_swizzle(target, access, place, descriptor)
 
-    def read_shared(
-        self, state: ClusterState, ws: WarpState, access: Access, target: CtaState, where: Any, known: Any
-    ) -> None:
-        raise NotImplementedError
-
     def _check_swizzle(self, target: CtaState, access: Access, place: Place, descriptor: int) -> None:
         """Tensor map and operand descriptor must swizzle alike (PTX ISA 5.5.7, 9.7.16.4.1)."""
         number = int(target.shared.written_by[place.where[0]])
@@ -110,7 +105,7 @@ class TensorCoreEvents(SyncEvents):
         if span != used and self.once("swizzle", access.ins.line, access.operand):
             self.report(
                 "swizzle_mismatch",
-                f"operand {access.operand} is read with swizzle {used or 'none'} and was loaded with {span or 'none'}",
+                f"{access.operand} is read with swizzle {used or 'none'} but was loaded with {span or 0}",
                 first=fill,
                 second=access,
             )
@@ -126,6 +121,15 @@ class TensorCoreEvents(SyncEvents):
         touch, shadow = place.touch, target.tensor
         access.facts["rectangle"] = (touch.lane, touch.lanes, touch.column, touch.columns)
         number = self.keep(access)
+        for freed in target.freed:
+            if touch.column < freed.start + freed.size and freed.start < touch.column + touch.columns:
+                self.report(
+                    "tmem_freed_in_use",
+                    f"{access.name()} uses tensor memory that was deallocated before",
+                    first=freed,
+                    second=access,
+                    edge=f"a barrier that keeps {freed.who} from deallocating until the others are done",
+                )
         late = shadow.unordered_writes(place.where, pipe.execution)  # type: ignore[arg-type]
         if touch.write:
             late += shadow.unordered_reads(place.where, pipe.execution)  # type: ignore[arg-type]
@@ -155,15 +159,15 @@ class TensorCoreEvents(SyncEvents):
             if touch.operand not in ("SFA", "SFB"):
                 continue
             cells = detail.ctas[touch.cta].tmem.cells[:, touch.column : touch.column + touch.columns]
-            if (cells & np.uint32(0x80808080)).any() and not (cells == np.uint32(POISON)).all():
-                if self.once("sign", ins.line):
-                    self.report(
-                        "scale_factor_sign",
-                        f"{touch.operand} has scale factors with bit 7 set",
-                        second=self.access(
-                            "mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"
-                        ),
-                    )
+            signs = (cells & np.uint32(0x80808080)).any() and not (cells == np.uint32(POISON)).all()
+            if signs and self.once("sign", ins.line):
+                self.report(
+                    "scale_factor_sign",
+                    f"{touch.operand} has scale factors with bit 7 set",
+                    second=self.access(
+                        "mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"
+                    ),
+                )
 
     # -- allocation -----------------------------------------------------------------------------------
 
@@ -175,6 +179,7 @@ class TensorCoreEvents(SyncEvents):
         where = rectangle(0, 128, column, columns)
         target.tensor.forget(where)
         target.tensor.valid[where] = False
+        target.freed = [a for a in target.freed if a.start + a.size <= column or a.start >= column + columns]
         self.shared_access(warp, ins, warp.cta, destination, 4, "write")
         target.allocation[column] = self.access("alloc", warp, ins, ws.slot, ws.clock, space="tensor")
         target.allocation[column].size = columns
@@ -189,8 +194,8 @@ class TensorCoreEvents(SyncEvents):
         if resident > 1 and columns * 2 > 512 and self.once("contention"):
             self.report(
                 "tmem_contention",
-                f"{columns} columns per CTA, and {resident} CTAs fit on an SM by shared memory: the second waits "
-                "in tcgen05.alloc until the first one frees",
+                f"{columns} columns per CTA, and {resident} CTAs fit on an SM by shared memory: the second "
+                "waits in tcgen05.alloc until the first one frees",
                 second=self.access("alloc", warp, ins, 0, 0, space="tensor"),
             )
 
@@ -208,6 +213,8 @@ class TensorCoreEvents(SyncEvents):
         target.tensor.forget(where)
         target.tensor.valid[where] = False
         target.allocation.pop(column, None)
+        access.start, access.size = column, columns
+        target.freed.append(access)
 
     def relinquished(self, warp: Warp, ins: Instruction) -> None:
         self.of(warp)[0].ctas[warp.cta].relinquished = True

@@ -148,7 +148,7 @@ class ThreadEvents(Base):
                     access.facts["early"] = whole = missing == bounds[3]
                     self.report(
                         "uninitialised_tensor_memory" if whole else "uninitialised_columns",
-                        f"{access.name()} reads {missing} of {bounds[3]} columns of tensor memory that nobody wrote",
+                        f"{access.name()} reads {missing} of {bounds[3]} columns that nobody wrote",
                         second=access,
                     )
                 shadow.read(where, slot, clock, number)

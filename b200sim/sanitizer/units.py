@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from b200sim.faults import Fault
 from b200sim.machine.observer import (
     BulkLoad,
     BulkStore,
@@ -22,11 +21,11 @@ from b200sim.machine.observer import (
     ThreadCopies,
     TryCancel,
 )
-from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, NEVER, WRITER, Knowledge
+from b200sim.sanitizer.clocks import ASYNC, MEMORY, Knowledge
 from b200sim.sanitizer.descriptors import DescriptorEvents
 from b200sim.sanitizer.records import Access
-from b200sim.sanitizer.shadow import SharedCells, words
-from b200sim.sanitizer.state import BarrierState, ClusterState, CtaState, WarpState
+from b200sim.sanitizer.shadow import words
+from b200sim.sanitizer.state import BarrierState, ClusterState, WarpState
 from b200sim.sanitizer.tensor_core import TensorCoreEvents
 
 if TYPE_CHECKING:
@@ -117,70 +116,6 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         if isinstance(detail, TensorLoad):
             self.descriptor_used(state, ws, operation, detail.map_address)
 
-    def write_shared(self, state: ClusterState, ws: WarpState, access: Access, receiver: Cta) -> None:
-        """An asynchronous write: after every use before it, through the async proxy."""
-        target = state.ctas[receiver]
-        shadow, where = target.shared, words(access.start, access.size)
-        number = self.keep(access)
-        known = ws.now[MEMORY]
-        unread = shadow.unread[where]
-        if unread.any() and access.kind != "try_cancel":
-            self._unread(shadow, where, access)
-        late = shadow.unordered_writes(where, known)
-        self.conflicts(state, late + shadow.unordered_reads(where, known), access)
-        if not late:
-            self._check_proxy(state, ws, shadow, where, access)
-        self.check_barrier_words(target, where, access)
-        shadow.write(where, access.slot, access.clock, number)
-        shadow.valid_words[where] = 0x01010101
-        shadow.unread[where] = access.kind != "try_cancel"
-        target.users[access.slot] = access
-
-    def _unread(self, shadow: SharedCells, where: Any, second: Access | None) -> None:
-        """Bytes that were loaded and that nobody read before they are overwritten, or before the CTA exits."""
-        for number in np.unique(shadow.written_by[where][shadow.unread[where]]).tolist():
-            first = self.accesses[number]
-            if first is None or ("unread", first.ins.line) in self._told:
-                continue
-            unread = np.flatnonzero(shadow.unread & (shadow.written_by == number))
-            detail = first.facts.get("load")
-            if isinstance(detail, TensorLoad):
-                unread = unread[in_range(detail, 4 * unread - detail.offset)]
-            count = 4 * len(unread)
-            if not count or (second is None and count >= first.size):
-                continue  # a whole tile too many at the end: prefetched, and nobody needed it
-            self.once("unread", first.ins.line)
-            self._sides.append(first)
-            end = "overwritten" if second else "the CTA exits"
-            self.report(
-                "tile_partly_unread",
-                f"{count} of {first.size} bytes of the {first.name()} were never read until {end}",
-                first=first,
-                second=second,
-                edge="the operand descriptors, the instruction descriptor and the box of the load must fit together",
-            )
-
-    def _check_proxy(
-        self, state: ClusterState, ws: WarpState, shadow: SharedCells, where: Any, access: Access
-    ) -> None:
-        """PTX ISA 9.7.13.4: generic writes reach the async proxy only through fence.proxy.async."""
-        generic = state.agents.generic
-        for row, code in ((ASYNC, "proxy_fence_missing"), (WRITER, "proxy_fence_by_reader")):
-            ids = shadow.unordered_writes(where, np.where(generic, ws.now[row], NEVER))
-            for number in ids:
-                first = self.accesses[number]
-                if first is None or not self.once(code, first.ins.line, access.ins.line, access.operand):
-                    continue
-                self.report(
-                    code,
-                    f"{access.name()} uses shared memory that {first.name()} wrote through the generic proxy",
-                    first=first,
-                    second=access,
-                    edge=f"fence.proxy.async by {first.who} after the write and before it hands on",
-                )
-            if ids:
-                return
-
     # -- stores ---------------------------------------------------------------------------------------
 
     def _store(
@@ -226,27 +161,6 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         self.read_shared(state, ws, access, state.ctas[cta], words(offset, size), ws.now[MEMORY])
         return slot, number
 
-    def read_shared(
-        self, state: ClusterState, ws: WarpState, access: Access, target: CtaState, where: Any, known: Any
-    ) -> None:
-        """An asynchronous read: after every write before it, through the async proxy."""
-        shadow = target.shared
-        number = self.keep(access)
-        late = shadow.unordered_writes(where, known)
-        if late:
-            self.conflicts(state, late, access)
-        else:
-            self._check_proxy(state, ws, shadow, where, access)
-        if shadow.uninitialised(where):
-            access.facts["early"] = True
-            self.report(
-                "uninitialised_shared",
-                f"{access.name()} reads shared memory that nobody wrote",
-                second=access,
-            )
-        shadow.read(where, access.slot, access.clock, number)
-        target.users[access.slot] = access
-
     def bulk_commit(self, warp: Warp, ins: Instruction, lanes: int) -> None:
         _, ws = self.of(warp)
         mine = [(slot, number) for mask, slot, number in ws.open_copies if mask & lanes]
@@ -281,7 +195,9 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             size=int(detail.offsets.max()) + detail.nbytes - first,
         )  # fmt: skip
         number, known = self.keep(access), ws.now[MEMORY]
-        self.conflicts(state, shadow.unordered_writes(where, known) + shadow.unordered_reads(where, known), access)
+        self.conflicts(
+            state, shadow.unordered_writes(where, known) + shadow.unordered_reads(where, known), access
+        )
         self.check_barrier_words(state.ctas[ws.warp.cta], where, access)
         shadow.write(where, access.slot, access.clock, number)
         shadow.valid_words[where] = 0x01010101
@@ -393,24 +309,6 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
                 self.check_transactions(target)
 
 
-def in_range(load: TensorLoad, offsets: Any) -> Any:
-    """Which bytes of a tile, by offset from its start, hold elements of the tensor rather than fill."""
-    box = load.tensor_map
-    mode = int(box.swizzle)
-    if load.nbytes != box.box_bytes or int(box.atomicity):
-        return np.ones(len(offsets), bool)
-    line = (load.offset + offsets) >> 7
-    linear = offsets ^ ((line & ((1 << mode) - 1)) << 4 if mode else 0)
-    row, inside = linear // box.pitch, linear % box.pitch
-    good = (inside < box.row_bytes) & (load.coords[0] + inside * 8 // box.bits < box.dims[0])
-    good &= load.coords[0] + inside * 8 // box.bits >= 0
-    for axis in range(1, box.rank):
-        index = load.coords[axis] + row % box.box_shape[axis] * box.element_strides[axis]
-        good &= (index >= 0) & (index < box.dims[axis])
-        row = row // box.box_shape[axis]
-    return good
-
-
 def _same(detail: Any) -> object:
     """Equal for operations that do the same."""
     if isinstance(detail, TensorCoreWork):
@@ -434,6 +332,3 @@ def _tile_bytes(detail: TensorLoad) -> int:
     if detail.nbytes == whole.box_bytes:
         return whole.shared_bytes
     return detail.nbytes // whole.row_bytes * whole.pitch
-
-
-__all__ = ["EXECUTION", "Fault", "UnitEvents"]

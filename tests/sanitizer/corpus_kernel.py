@@ -69,7 +69,6 @@ KERNEL_DEFECTS = [
         "tmem_freed_in_use",
         END,
         "    if warp == MMA_WARP:\n        pointer",
-        by_schedules=True,
     ),
     KernelDefect(
         "expect_tx 16 bytes too many",

@@ -1,5 +1,6 @@
 """One defect each in small PTX kernels: the pipeline of `pipeline.py`, and kernels made for one hazard."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import time

@@ -1,5 +1,6 @@
 """One defect each in kernels made for one hazard, a few lines of PTX."""
 
+# ruff: noqa: E501, UP030, UP032
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,7 @@
 #!POPCORN leaderboard nvfp4_group_gemm
 #!POPCORN gpu B200
 
-# The kernel of submission.py as of 2026-11-21, kept as it was: the defects of corpus_kernel.py are edits of it.
+# The kernel of submission.py as of 2026-11-21, kept: the defects of corpus_kernel.py are edits of it.
 """Grouped NVFP4 GEMM for B200: C[g] = (A[g] * SFA[g]) @ (B[g] * SFB[g])^T, all groups in one launch.
 
 A (M x K) holds tokens, B (N x K) weights, both e2m1 with one e4m3 scale per 16 values along K; C (M x N) is
