@@ -147,6 +147,11 @@ class Config:
         return smem // self.stage_bytes
 
     @property
+    def prefetches(self) -> bool:
+        """Fetch rows into L2 one round of the stages ahead: 4 stages alone do not cover DRAM's latency."""
+        return self.halves == 1
+
+    @property
     def accumulators(self) -> int:
         """Each for one half. With 3, the next tile starts while this one is stored."""
         return 1 if self.halves == 1 else 3
@@ -207,6 +212,17 @@ def tma_load(smem, descriptor, coordinates, barrier, policy, multicast=False, *,
     constraints = "r,l,r," + "r," * rank + ("l,h" if multicast else "l")
     operands = [smem, descriptor, barrier, *coordinates, Int64(policy)]
     ptx(text, constraints, operands + ([Int16(BOTH_CTAS)] if multicast else []), loc=loc, ip=ip)
+
+
+@dsl_user_op
+def tma_prefetch(descriptor, coordinates, policy, *, loc=None, ip=None) -> None:
+    """Fetch the box at `coordinates` into L2."""
+    rank = len(coordinates)
+    box = ", ".join(f"${1 + i}" for i in range(rank))
+    text = (
+        f"cp.async.bulk.prefetch.tensor.{rank}d.L2.global.tile.L2::cache_hint [$0, {{{box}}}], ${1 + rank};"
+    )
+    ptx(text, "l," + "r," * rank + "l", [descriptor, *coordinates, Int64(policy)], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -425,6 +441,17 @@ def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barrie
                     atom_row = tile.token // ATOM_ROWS + half
                     box = (0, atom + rank * (K_BLOCKS // CTAS), atom_row)
                     tma_load(smem, token_scale_map, box, full, EVICT_LAST, multicast=True)
+            if cutlass.const_expr(config.prefetches):
+                # For all tiles of these rows, for all tiles of these tokens: one of them prefetches.
+                k, atom = k + config.stages * K_TILE, atom + config.stages * K_BLOCKS
+                if tile.token == 0:
+                    tma_prefetch(row_map, (k, row), EVICT_FIRST)
+                    tma_prefetch(row_scale_map, (0, atom, row // ATOM_ROWS), EVICT_FIRST)
+                if tile.row == 0:
+                    token = tile.token + rank * (half_tokens(tile, 0) // CTAS)
+                    tma_prefetch(token_map, (k, token), EVICT_LAST)
+                    box = (0, atom + rank * (K_BLOCKS // CTAS), tile.token // ATOM_ROWS)
+                    tma_prefetch(token_scale_map, box, EVICT_LAST)
             stage, parity = next_slot(stage, parity, config.stages)
 
     # The MMAs of the leader read this CTA's stages and arrive at its barriers: wait for the last of them.

@@ -342,6 +342,24 @@ def prefetch(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
+@instruction("cp.async.bulk.prefetch.tensor")
+def tensor_prefetch(ins: Instruction, binder: Binder) -> Operation:
+    """cp.async.bulk.prefetch.tensor.Nd.L2.global.tile [map, {coordinates}][, policy]: a hint, checked."""
+    check_modifiers(ins, *WORDS, "prefetch", "L2")
+    map_slot, map_offset = binder.address(ins.operands[0])
+    coordinates = binder.coordinates(ins.operands[0])
+
+    def issue(warp: Warp, i: int) -> None:
+        tensor_map = warp.cta.tensor_map(lane(warp.regs[map_slot], i) + map_offset)
+        coords = [signed(lane(warp.regs[slot], i), 32) for slot in coordinates]
+        tile.check_coords(tensor_map, coords)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.prefetched(warp, ins, tensor_map, coords)
+
+    return _for_each_lane(issue)
+
+
 # -- bulk groups ------------------------------------------------------------------------------------------
 
 

@@ -51,11 +51,12 @@ def check(
     smem_bytes: size of the CTA's shared memory, the reserved first KiB included.
     Faults: tma_rank, tma_bad_coordinate, tma_negative_store, tma_misaligned, smem_out_of_bounds.
     """
-    _check_coords(tensor_map, coords, store)
+    check_coords(tensor_map, coords, store)
     _check_shared(tensor_map, offset, tensor_map.shared_bytes, smem_bytes)
 
 
-def _check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool) -> None:
+def check_coords(tensor_map: TensorMap, coords: Sequence[int], store: bool = False) -> None:
+    """Faults: tma_rank, tma_bad_coordinate, tma_negative_store."""
     if len(coords) != tensor_map.rank:
         raise Fault("tma_rank", f"{len(coords)} coordinates for a tensor map of rank {tensor_map.rank}")
     if coords[0] * tensor_map.bits % 128:
@@ -159,7 +160,7 @@ def load_box(tensor_map: TensorMap, coords: Sequence[int], memory: GlobalMemory)
     Faults: tma_rank, tma_bad_coordinate, and those of GlobalMemory for in-range elements that lie in no
     allocation (a tensor map that describes more than its tensor).
     """
-    _check_coords(tensor_map, coords, False)
+    check_coords(tensor_map, coords, False)
     source = _whole_view(tensor_map, coords, memory, False)
     if source is not None:
         box = source.copy().reshape(-1).view(np.uint8)
@@ -183,7 +184,7 @@ def store_box(tensor_map: TensorMap, coords: Sequence[int], box: Bytes, memory: 
 
     Faults as load_box, and tma_negative_store, global_write_to_input.
     """
-    _check_coords(tensor_map, coords, True)
+    check_coords(tensor_map, coords, True)
     target = _whole_view(tensor_map, coords, memory, True)
     if target is not None:
         target[...] = box.view(CHUNK).reshape(target.shape)
@@ -203,7 +204,7 @@ def reduce_box(
     operation: add, min, max, inc, dec, and, or, xor; the element type is the tensor map's. Fault
     'tma_bad_reduction' for pairs that are illegal instructions.
     """
-    _check_coords(tensor_map, coords, True)
+    check_coords(tensor_map, coords, True)
     first, counts = _clip(tensor_map, coords)
     if any(stride == 0 and n > 1 for stride, n in zip(tensor_map.strides, counts[1:], strict=True)):
         raise Unsupported("reduction onto a tensor map with stride 0: elements of the box coincide")

@@ -1,0 +1,114 @@
+"""Profile one case: run it on the simulated B200 under an observer, look at the binary, time the host."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from b200sim.device import SimulatedDevice
+from b200sim.driver import Launch
+from b200sim.isa import tcgen05
+from profiling import binary, host
+from profiling.replay import Timeline
+from profiling.summary import summarize
+from profiling.trace import Recorder
+
+ATOM_ROWS, ATOM_BYTES, ATOM_K = 128, 512, 64  # a scale atom: 128 rows x 64 of K
+
+
+class _Device(SimulatedDevice):
+    """Keeps what was launched, and an observer per launch."""
+
+    def __init__(self) -> None:
+        self.recorders: list[Recorder] = []
+        self.texts: list[str] = []
+        super().__init__(observer=self._recorder)
+
+    def _recorder(self) -> Recorder:
+        self.recorders.append(Recorder())
+        return self.recorders[-1]
+
+    def _launch(self, launch: Launch) -> None:
+        self.texts.append(launch.ptx)
+        super()._launch(launch)
+
+
+def profile(submission: Path, sizes: Sequence[tuple[int, int, int]]) -> tuple[dict[str, Any], list[Timeline]]:
+    """Figures of custom_kernel(sizes = (M, N, K) of each group), and the timelines of its last launch.
+
+    The values are zeros and the products are not computed: no figure depends on them.
+    Raises whatever the submission raises, and `Fault` for an illegal act of its kernel.
+    """
+    data = inputs(sizes)
+    device = _Device()
+    with _without_arithmetic(), device:
+        module = load(submission)
+        with device.paused():
+            moved = _moved(device, data)
+        module.custom_kernel(moved)
+    figures: dict[str, Any] = {"launches": len(device.recorders), "sizes": [list(size) for size in sizes]}
+    timelines: list[Timeline] = []
+    if device.recorders:
+        summary, timelines = summarize(device.recorders[-1])
+        figures |= summary
+        figures["binary"] = binary.describe(device.texts[-1])
+    figures["host_us"] = host.measure(lambda: load(submission), data)
+    return figures, timelines
+
+
+def load(path: Path) -> ModuleType:
+    """A fresh copy of the submission."""
+    spec = importlib.util.spec_from_file_location("submission", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["submission"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def inputs(sizes: Sequence[tuple[int, int, int]]) -> tuple[Any, ...]:
+    """The arguments of custom_kernel, all zero; the scales that it does not read in plain layout are None."""
+    abc = [(_values(m, k), _values(n, k), torch.zeros(m, n, 1, dtype=torch.float16)) for m, n, k in sizes]
+    scales = [(_scales(m, k), _scales(n, k)) for m, n, k in sizes]
+    return abc, [(None, None)] * len(sizes), scales, [(*size, 1) for size in sizes]
+
+
+def _values(rows: int, k: int) -> torch.Tensor:
+    return torch.zeros(rows, k // 2, 1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+
+
+def _scales(rows: int, k: int) -> torch.Tensor:
+    """Viewed as (32, 4, atoms along the rows, 4, atoms along k, 1)."""
+    atoms, atoms_k = -(-rows // ATOM_ROWS), k // ATOM_K
+    flat = torch.zeros(atoms * atoms_k * ATOM_BYTES, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    strides = (16, 4, atoms_k * ATOM_BYTES, 1, ATOM_BYTES, flat.numel())
+    return flat.as_strided((32, 4, atoms, 4, atoms_k, 1), strides)
+
+
+def _moved(device: SimulatedDevice, data: tuple[Any, ...]) -> tuple[Any, ...]:
+    abc, plain, scales, sizes = data
+
+    def move(names: tuple[str, ...], groups: list[tuple[torch.Tensor, ...]]) -> list[tuple[Any, ...]]:
+        return [
+            tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names, tensors, strict=True))
+            for g, tensors in enumerate(groups)
+        ]
+
+    return move(("a", "b", "c"), abc), plain, move(("sfa", "sfb"), scales), sizes
+
+
+@contextlib.contextmanager
+def _without_arithmetic() -> Iterator[None]:
+    original = tcgen05.mma_block_scaled
+    tcgen05.mma_block_scaled = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        tcgen05.mma_block_scaled = original
