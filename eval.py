@@ -74,6 +74,7 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
             only=tuple(arguments.only),
             timeout=arguments.timeout,
             jobs=arguments.jobs,
+            plot=arguments.plot,
             seed=arguments.seed,
         )
     )
@@ -175,7 +176,8 @@ modes
                with the work and traffic that the kernel caused. No time is printed that was not measured.
   leaderboard  tests, then benchmarks with a check of every timed window; the score is the geometric mean.
                The simulator verifies both and gives no score.
-  profile      counters of every launch, and where the simulation's time goes
+  profile      on the simulator: traffic, work, schedule, memory map, code, host time of every case, bounds
+               and a model of the run from measured rates of a B200; --plot FILE draws it
 
 verdicts
   PASS, WRONG_RESULT, BAD_OUTPUT (structure), INPUT_CHANGED, UNFAIR (replayed, deferred, patched, ...),
@@ -230,6 +232,7 @@ official form
         help="run only this case: its number, its name, or a pattern such as 'benchmark*'; may be repeated",
     )
     add("--json", type=Path, metavar="FILE", help="write everything known about the run")
+    add("--plot", type=Path, metavar="FILE", help="picture of a profile (png, svg, pdf; needs matplotlib)")
     add(
         "--timeout",
         type=positive(float),

@@ -24,4 +24,5 @@ class Options:
     json: Path | None = None
     timeout: float | None = None
     jobs: int | None = None
+    plot: Path | None = None  # a picture of the profile
     seed: str | None = None  # the published key of an earlier run, to draw the same seeds

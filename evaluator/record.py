@@ -31,6 +31,7 @@ def as_record(run: RunResult, exit_code: int) -> dict[str, Any]:
         },
         "text_remarks": run.remarks,
         "cases": [_case(result) for result in run.results],
+        "profiles": run.profiles,
     }
 
 

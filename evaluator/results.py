@@ -75,6 +75,7 @@ class RunResult:
     defences: list[Entry] = field(default_factory=list)
     seed_key: str = ""  # published when the run is over
     remarks: list[str] = field(default_factory=list)  # of the text scan
+    profiles: list[dict[str, Any]] = field(default_factory=list)  # per case, of a profile run
 
     @property
     def passed(self) -> bool:
