@@ -19,6 +19,7 @@ from evaluator import (
     kernel_calls,
     measure,
     processes,
+    profiles,
     progress,
     record,
     report,
@@ -52,6 +53,8 @@ def evaluate(options: Options) -> RunResult:
     """
     if not options.submission.is_file():
         raise UsageError(f"no submission at {options.submission}")
+    if options.plot and not profiles.can_draw():
+        raise UsageError(profiles.NEEDS_MATPLOTLIB)
     task = load_task(processes.ROOT / "task.yml") if (processes.ROOT / "task.yml").exists() else None
     cases = select(options.cases or default_cases(options.mode, task), options.only)
     device, described = facts.choose_device(options.device)
@@ -86,6 +89,8 @@ def evaluate(options: Options) -> RunResult:
             run.interrupted = True
         run.versions = judge.versions
         account.at_end(ledger, run, options.submission, place / "code" / "submission.py")
+    if options.mode == "profile" and device == "sim" and not run.interrupted:
+        run.profiles = profiles.gather(options.submission, cases, options.plot)
     run.defences, run.seed_key = ledger.entries(), seeds.publish()
     run.wall_seconds = time.monotonic() - started
     return run
@@ -123,6 +128,8 @@ def show(run: RunResult) -> None:
             print(_HOW_TO_PROFILE)
         else:
             print("\n\n".join(report.launch_report(result) for result in run.results), end="\n\n")
+        for result, figures in zip(run.results, run.profiles, strict=False):  # none after an interrupt
+            print(profiles.text(result.case.name, figures), end="\n\n")
     report.table(run)
     print(report.notes(run))
     failed = report.failures(run)
