@@ -7,9 +7,9 @@ A (M x K) holds tokens, B (N x K) weights, both e2m1 with one e4m3 scale per 16 
 fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bits and so is exact in fp16:
 
 * Swapped operands: weights are the A side of wgmma (64 rows each), tokens its B side (any multiple of 8).
-* Weights stay 4-bit until they are in registers: each thread widens the values of its wgmma fragment with
-  shifts and masks (e2m1's bits are the top bits of an fp16 that is 2^14 too small) and one multiplication by
-  the scale. Sums are multiplied by 2^14 at the end. All of it is exact.
+* Weights stay 4-bit until they are in registers: each thread widens the values of its wgmma fragment. Shifts
+  and masks make e4m3 of four e2m1 at a time (2^6 too small, no matter: sums are multiplied at the end), the
+  hardware converts pairs of e4m3 to fp16, and one multiplication brings in the scale. All of it is exact.
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
   barrier of the grid follows (a counter in memory); meanwhile the first weights are on their way.
@@ -84,17 +84,14 @@ THREADS = 128 * (WARPGROUPS + 1)
 MULTIPLY_REGISTERS = 232
 LOAD_REGISTERS = 40
 
-WIDEN_LANES = 8  # threads per unit of a token: 16 B of fp16 each
-WIDEN_UNITS = 32 * MULTIPLY_WARPS // WIDEN_LANES  # units of a token that a CTA widens at a time: an item
-WIDEN_BATCH = 4  # items whose loads are in flight at the same time
+WIDEN_TOKENS = 32  # tokens that a warp widens at a time, one per lane, one unit each
 
 # ---- Encodings ---------------------------------------------------------------------------------------------
 
-# Half of a register, e2m1's bits in the place of fp16's sign, two low exponent bits, high mantissa bit
-SIGNS = -0x7FFF8000  # 0x80008000
-MAGNITUDES = 0x0E000E00
-UP_14 = 0x74007400  # 2^14, twice
-BIAS = 2.0**14
+# Bytes of a register: e2m1's sign and magnitude in the place of e4m3's sign, low exponent and high mantissa bits
+SIGNS = -0x7F7F7F80  # 0x80808080
+MAGNITUDES = 0x1C1C1C1C
+BIAS = 2.0**12  # 2^6 for weights and tokens each
 
 # wgmma shared memory descriptor without its address: K-major, 128 B swizzle, 8 rows = 1024 B
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
@@ -202,6 +199,14 @@ def scales_to_halves(pair: Int32, *, loc=None, ip=None) -> Int32:
     """Two ue4m3 in the low 16 bits to two fp16; their highest bits are ignored."""
     text = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; and.b16 low, low, 0x7F7F; cvt.rn.f16x2.e4m3x2 $0, low; }"
     return pure(text, "=r,r", [pair], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def e4m3_to_halves(four: Int32, *, loc=None, ip=None) -> list[Int32]:
+    """Four e4m3 to two pairs of fp16."""
+    low = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.rn.f16x2.e4m3x2 $0, low; }"
+    high = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.rn.f16x2.e4m3x2 $0, high; }"
+    return [pure(text, "=r,r", [four], loc=loc, ip=ip) for text in (low, high)]
 
 
 @dsl_user_op
@@ -356,21 +361,16 @@ def store_transposed(address: Int32, words: list[Int32], *, loc=None, ip=None) -
 # ---- Widening ----------------------------------------------------------------------------------------------
 
 
-def widen_pair(word: Int32, pair: int) -> Int32:
-    """Values `pair` and `pair` + 4 of a word of eight e2m1, as fp16 times 2^-14."""
-    if pair < 2:
-        word = word << 8
-    if pair % 2:
-        return select_bits(word, SIGNS, (word >> 3) & MAGNITUDES)
-    return select_bits(word << 4, SIGNS, (word << 1) & MAGNITUDES)
+def widen(word: Int32) -> list[Int32]:
+    """Eight e2m1 as pairs of fp16, times 2^-6: values 1 and 3, 5 and 7, 0 and 2, 4 and 6."""
+    high = select_bits(word, SIGNS, (word >> 2) & MAGNITUDES)
+    low = select_bits(word << 4, SIGNS, (word << 2) & MAGNITUDES)
+    return [*e4m3_to_halves(high), *e4m3_to_halves(low)]
 
 
-PAIRS = (3, 2, 1, 0)  # in which order they come along K
-
-
-def widen_weights(words: list[Int32], scale: Int32) -> list[Int32]:
+def widen_scaled(words: list[Int32], scale: Int32) -> list[Int32]:
     """16 values of one row, which share a scale, as 8 registers: 2 per wgmma."""
-    return [multiply_halves(widen_pair(word, pair), scale) for word in words for pair in PAIRS]
+    return [multiply_halves(pair, scale) for word in words for pair in widen(word)]
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
@@ -378,8 +378,8 @@ def widen_weights(words: list[Int32], scale: Int32) -> list[Int32]:
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers of one group. `height` tokens per tile; `tokens_at` (KB) in the workspace; `items` to widen
-    before this group."""
+    """Numbers of one group. `height` tokens per tile; `tokens_at` (KB) in the workspace; `items` (units
+    of WIDEN_TOKENS tokens) to widen before this group."""
 
     m: Int32
     n: Int32
@@ -404,62 +404,48 @@ def pick(groups: tuple, index: Int32, count: int):
 
 @cute.jit
 def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, workspace: Int64):
-    """The multiplying warps of all CTAs: tokens to fp16. Eight threads per unit of a token; each writes 16 B, a
-    pair of values under each of the unit's four scales.
+    """The multiplying warps of all CTAs: tokens to fp16, a lane one unit of a token.
 
-    In the workspace the 64 values of a unit stand in the order in which wgmma meets the weights: at step s,
-    16-byte half h, place c, pair PAIRS[2 * (s % 2) + h] of word s / 2 of block c of 16.
+    In the workspace the 64 values of a unit stand in the order in which wgmma meets the weights. Of the unit's
+    four blocks of 16 values, each has two words of eight, each gives four pairs: 16-byte chunk
+    4 * word + pair holds that pair of all blocks.
     """
-    thread = cute.arch.thread_idx()[0]
-    lane = thread % WIDEN_LANES
-    pair = 3 - lane % 4
-    shift = (1 - pair // 2) * 8 + (1 - pair % 2) * 4
+    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+    lane = cute.arch.lane_idx()
     ctas = cute.arch.grid_dim()[0]
-    for first in cutlass.range(cute.arch.block_idx()[0], items, ctas * WIDEN_BATCH, unroll=1):
-        batch = []
-        for i in cutlass.range_constexpr(WIDEN_BATCH):
-            item = cutlass.min(first + i * ctas, items - 1)  # the last is done more than once
-            batch.append(load_tokens(config, groups, item, thread // WIDEN_LANES, lane, workspace))
-        for i in cutlass.range_constexpr(WIDEN_BATCH):
-            words, scales, target = batch[i]
-            store_words(target, widen_blocks(words, scales, shift))
+    first = warp * ctas + cute.arch.block_idx()[0]
+    for item in cutlass.range(first, items, ctas * MULTIPLY_WARPS, unroll=1):
+        index = Int32(0)
+        for g in cutlass.range_constexpr(1, config.groups):
+            index += Int32(item >= groups[g][5])
+        group = pick(groups, index, config.groups)
+        block = (item - group.items) // group.units
+        unit = (item - group.items) - block * group.units
+        token = block * WIDEN_TOKENS + lane
+        if token < group.m:
+            source = group.a + Int64(token) * Int64(group.units * (UNIT // 2)) + Int64(unit * (UNIT // 2))
+            atom = Int64(token // ATOM_ROWS) * Int64(group.units) + Int64(unit)
+            place = 16 * lane + 4 * (block % (ATOM_ROWS // WIDEN_TOKENS))
+            words = load_words("global", source, 4) + load_words("global", source + 16, 4)
+            scales = load_word("global.b32", group.sfa + atom * ATOM_BYTES + Int64(place))
+
+            tile = token // group.height
+            row = token - tile * group.height
+            image = Int64(tile * group.units + unit) * Int64(group.height) + Int64(row)
+            target = workspace + Int64(group.tokens_at) * 1024 + image * TOKEN_BYTES
+            for chunk, pairs in enumerate(widen_unit(words, scales)):
+                store_words(target + Int64((chunk ^ (row % 8)) * 16), pairs)
 
 
-@cute.jit
-def load_tokens(config: cutlass.Constexpr, groups, item: Int32, unit: Int32, lane: Int32, workspace: Int64):
-    """A thread's word of each of the four blocks, the unit's scales, and where the result goes."""
-    index = Int32(0)
-    for g in cutlass.range_constexpr(1, config.groups):
-        index += Int32(item >= groups[g][5])
-    group = pick(groups, index, config.groups)
-    parts = (group.units + WIDEN_UNITS - 1) // WIDEN_UNITS
-    token = (item - group.items) // parts
-    part = (item - group.items) - token * parts
-    unit = cutlass.min(part * WIDEN_UNITS + unit, group.units - 1)
-
-    source = group.a + Int64(token) * Int64(group.units * 32) + Int64(unit * 32 + lane // 4 * 4)
-    atom = Int64(token // ATOM_ROWS) * Int64(group.units) + Int64(unit)
-    place_in_atom = 16 * (token % 32) + 4 * (token % ATOM_ROWS // 32)
-    scales = load_word("global.b32", group.sfa + atom * ATOM_BYTES + Int64(place_in_atom))
-    words = [load_word("global.b32", source + 8 * block) for block in range(4)]
-
-    tile = token // group.height
-    row = token - tile * group.height
-    image = Int64(tile * group.units + unit) * Int64(group.height) + Int64(row)
-    chunk = (lane ^ (row % 8)) * 16
-    return words, scales, workspace + Int64(group.tokens_at) * 1024 + image * TOKEN_BYTES + Int64(chunk)
-
-
-def widen_blocks(words: list[Int32], scales: Int32, shift: Int32) -> list[Int32]:
-    """A pair of each of four words, which have a scale each."""
-    low, high = scales_to_halves(scales), scales_to_halves(scales >> 16)
-    wide = []
-    for block, (word, halves) in enumerate(zip(words, (low, low, high, high), strict=True)):
+def widen_unit(words: list[Int32], scales: Int32) -> list[list[Int32]]:
+    """Four blocks of two words, with a scale each, as 8 chunks of a pair of each block."""
+    both = (scales_to_halves(scales), scales_to_halves(scales >> 16))
+    blocks = []
+    for block in range(4):
+        halves = both[block // 2]
         scale = permute_bytes(halves, halves, 0x3232 if block % 2 else 0x1010)
-        word = word << shift
-        value = select_bits(word, SIGNS, (word >> 3) & MAGNITUDES)
-        wide.append(multiply_halves(multiply_halves(value, Int32(UP_14)), scale))
-    return wide
+        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], scale))
+    return [list(chunk) for chunk in zip(*blocks, strict=True)]
 
 
 @dsl_user_op
@@ -699,8 +685,8 @@ def widen_fragment(values) -> list[Int32]:
     """A thread's share as wgmma wants it: (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8) per step."""
     upper, lower = values[0:2], values[2:4]
     both = scales_to_halves(values[4] | (values[5] << 8))
-    upper = widen_weights(upper, permute_bytes(both, both, 0x1010))
-    lower = widen_weights(lower, permute_bytes(both, both, 0x3232))
+    upper = widen_scaled(upper, permute_bytes(both, both, 0x1010))
+    lower = widen_scaled(lower, permute_bytes(both, both, 0x3232))
     return [half for pair in zip(upper, lower, strict=True) for half in pair]
 
 
@@ -860,7 +846,7 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
         units = k // UNIT
         maps.append(encode_weights(b, n, k))
         groups.append((m, n, units, height, tokens_at, items, a, sfa, sfb, c))
-        items += m * cute.ceil_div(units, WIDEN_UNITS)
+        items += cute.ceil_div(m, WIDEN_TOKENS) * units
     grouped_gemm(
         config, tuple(maps), tuple(groups), turns, total, launches, schedule, workspace, counter
     ).launch(
@@ -996,7 +982,7 @@ class Plan:
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
             per_group += [m, n, k, height, used // 1024]
             used += -(-m // height) * (k // UNIT) * height * TOKEN_BYTES
-            items += m * -(-k // (UNIT * WIDEN_UNITS))
+            items += -(-m // WIDEN_TOKENS) * (k // UNIT)
         tiles = tiling.tiles()
         _, taken = spread([cost for *_, cost in tiles], tiling.clusters)
         taken = [worker for worker in taken if worker]

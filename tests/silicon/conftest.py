@@ -1,0 +1,1 @@
+"""Makes the case modules importable from the tests of this folder."""
