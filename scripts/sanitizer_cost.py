@@ -2,7 +2,7 @@
 
     python scripts/sanitizer_cost.py [pairs]
 
-Also what the hooks cost when nobody watches: the number of events of a run times the cost of finding no observer.
+Also what the hooks cost when nobody watches: events of a run times the cost of finding no observer.
 """
 
 from __future__ import annotations
