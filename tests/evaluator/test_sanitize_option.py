@@ -1,4 +1,4 @@
-"""`eval.py --sanitize` end to end: exit codes, findings in the report and the JSON file, a trace, a replay."""
+"""`eval.py --sanitize` end to end: exit codes, findings in report and JSON, a trace, a replay."""
 
 import json
 import subprocess
