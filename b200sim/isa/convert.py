@@ -110,6 +110,7 @@ def _to_float(ins: Instruction, binder: Binder, to: str, source: str) -> Operati
     if to == "f16" and source in ("u64", "s64"):
         raise Unsupported(f"{ins.mnemonic} (it would be rounded twice)")
     narrow = narrow_float(to, False)[0] if to in ("f16", "bf16") else None
+    keep_nan = to == "f32" and source in ("bf16", "f64") and not ftz  # as an H200 does, payload and sign
 
     def operation(warp: Warp) -> None:
         numbers = _numbers(warp.regs[a], source)
@@ -127,7 +128,7 @@ def _to_float(ins: Instruction, binder: Binder, to: str, source: str) -> Operati
             result = numbers.astype(FLOAT[TYPE_BITS[to]])
         if ftz and to == "f32":
             result = flush(result)
-        warp.put(d, from_lanes(canonical_nan(result), TYPE_BITS[to]))
+        warp.put(d, from_lanes(result if keep_nan else canonical_nan(result), TYPE_BITS[to]))
 
     return operation
 

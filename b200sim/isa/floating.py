@@ -76,7 +76,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "sin": _through_double(np.sin),
     "cos": _through_double(np.cos),
 }
-_KEEP_NAN = ("neg", "abs")  # sign operations on the bits
+_KEEP_NAN = ("neg", "abs")  # sign operations on the bits; for fp32 an H200 gives its one NaN all the same
 
 
 def flush(lanes: Any) -> Any:
@@ -103,7 +103,7 @@ def decode_float(ins: Instruction, binder: Binder) -> Operation:
     if kind not in KINDS or (kind == "f64" and ins.opcode in ("fma", "mad")):
         raise Unsupported(ins.mnemonic)
     compute = OPERATIONS[ins.opcode]
-    ftz, keep_nan = ins.has("ftz"), ins.opcode in _KEEP_NAN
+    ftz, keep_nan = ins.has("ftz"), ins.opcode in _KEEP_NAN and kind != "f32"
     bits, lane_bits = KINDS[kind]
     d = binder.write(ins.operands[0])
     sources = [binder.source(operand, bits) for operand in ins.operands[1:]]

@@ -112,6 +112,10 @@ def test_between_floats(to, source):
 
     def oracle(x):
         value = origin.decode(x)
+        if value == "nan" and (to, source) == ("f32", "bf16"):  # sign and payload stay, as on an H200
+            return x << 16
+        if value == "nan" and (to, source) == ("f32", "f64"):
+            return x >> 63 << 31 | 0x7FC00000 | x >> 29 & 0x3FFFFF
         return form.encode(value, bool(origin.sign(x)))
 
     @QUICK

@@ -95,8 +95,11 @@ def test_minimum_maximum(a, b, ftz):
 @QUICK
 @given(column(xf.F32))
 def test_signs(a):
-    each_way("neg.f32 {d}, {a};", 32, [(32, a)], lambda x: x ^ 1 << 31)
-    each_way("abs.f32 {d}, {a};", 32, [(32, a)], lambda x: x & 0x7FFFFFFF)
+    def bits_or_nan(x, result):  # one NaN comes out, as an H200 has it (tests/silicon)
+        return xf.F32.nan if xf.F32.decode(x) == "nan" else result
+
+    each_way("neg.f32 {d}, {a};", 32, [(32, a)], lambda x: bits_or_nan(x, x ^ 1 << 31))
+    each_way("abs.f32 {d}, {a};", 32, [(32, a)], lambda x: bits_or_nan(x, x & 0x7FFFFFFF))
 
 
 @QUICK
