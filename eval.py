@@ -51,6 +51,12 @@ def main(arguments: list[str]) -> int:
 def evaluate(arguments: argparse.Namespace) -> ExitCode:
     from evaluator import session
 
+    if arguments.submission is None and not arguments.compare:
+        from evaluator import facts
+
+        arguments.submission, remark = facts.default_submission(arguments.device)
+        if remark:
+            print(remark, flush=True)
     if arguments.compare:
         return session.contest(
             Options(
@@ -212,9 +218,8 @@ official form
     add(
         "--submission",
         type=Path,
-        default=Options.submission,
         metavar="FILE",
-        help="default: submission.py beside eval.py",
+        help="default: submission.py beside eval.py; on a Hopper GPU submissions/hopper.py",
     )
     add(
         "--cases",

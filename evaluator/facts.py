@@ -16,6 +16,7 @@ import torch
 
 from evaluator.processes import ROOT
 
+_HOPPER = ROOT / "submissions" / "hopper.py"
 _HARNESS = ("eval.py", "evaluator*", "b200sim", "reference*.py", "task.py", "task.yml")
 
 
@@ -36,8 +37,25 @@ def choose_device(wanted: str) -> tuple[str, str]:
     if wanted == "cuda":
         if gpu is None:
             raise LookupError("--device cuda: torch finds no CUDA GPU here; --device sim needs none")
-        return "cuda", named if gpu.major == 10 else f"{named}: not a B200, its times compare with nothing"
+        judged = {10: "", 9: ": judged by the bounds of an H200, not by the task's targets"}
+        return "cuda", named + judged.get(gpu.major, ": not a B200, its times compare with nothing")
     return wanted, {"sim": "simulated B200", "cpu": "plain torch tensors on this CPU, no simulation"}[wanted]
+
+
+def default_submission(device: str) -> tuple[Path, str]:
+    """What is evaluated if no submission is named, and one line if that is not plain submission.py.
+
+    Raises `LookupError` for a GPU for which there is none here.
+    """
+    major = torch.cuda.get_device_capability(0)[0] if device == "cuda" and torch.cuda.is_available() else 10
+    if major == 10:
+        return ROOT / "submission.py", ""
+    if major == 9 and _HOPPER.exists():
+        return _HOPPER, f"no --submission named: on a Hopper GPU that means {_HOPPER.relative_to(ROOT)}"
+    raise LookupError(
+        f"--device cuda: no kernel here for {torch.cuda.get_device_name(0)}, compute capability {major}.x; "
+        "submission.py needs 10.x (B200), submissions/hopper.py 9.0 (H100, H200). Name one with --submission."
+    )
 
 
 def sha256(path: Path) -> str:

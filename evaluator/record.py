@@ -30,7 +30,7 @@ def as_record(run: RunResult, exit_code: int) -> dict[str, Any]:
             for entry in run.defences
         },
         "text_remarks": run.remarks,
-        "cases": [_case(result) for result in run.results],
+        "cases": [_case(result, speed_of_light.machine_of(run.facts)) for result in run.results],
         "profiles": run.profiles,
     }
 
@@ -47,8 +47,8 @@ def write(run: RunResult, exit_code: int, path: Path) -> None:
     path.write_text(json.dumps(as_record(run, exit_code), indent=1) + "\n", encoding="utf-8")
 
 
-def _case(result: CaseResult) -> dict[str, Any]:
-    case, floor = result.case, speed_of_light.floor(result.case)
+def _case(result: CaseResult, machine: speed_of_light.Machine) -> dict[str, Any]:
+    case, floor = result.case, speed_of_light.floor(result.case, machine)
     return {
         "name": case.name,
         "index": result.index,

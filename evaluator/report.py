@@ -151,7 +151,10 @@ def summary(run: RunResult) -> str:
 
 def notes(run: RunResult) -> str:
     """What the columns mean where that is not plain."""
-    lines = ["speed of light: lower bound on a B200; ~ marks our model where the task states no target"]
+    machine = speed_of_light.machine_of(run.facts)
+    lines = [
+        f"speed of light: lower bound on {machine.name}; ~ marks our model where the task states no target"
+    ]
     if run.device == "sim":
         lines.append("simulated in: wall time on this CPU, which says nothing about the kernel's speed")
         lines.append(
@@ -227,7 +230,7 @@ def columns(run: RunResult) -> Row:
 
 
 def row(run: RunResult, result: CaseResult) -> Row:
-    case, floor = result.case, speed_of_light.floor(result.case)
+    case, floor = result.case, speed_of_light.floor(result.case, speed_of_light.machine_of(run.facts))
     exact = {True: "yes", False: "no", None: ""}[result.bit_exact]
     row = [
         case.name,
