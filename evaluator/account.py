@@ -73,7 +73,7 @@ def at_end(ledger: Ledger, run: RunResult, submission: Path, copy: Path | None) 
         if probed:
             ledger.on(name, f"{len(probed)} of {len(run.results)} cases")
         else:
-            ledger.off(name, "no case was probed: a call of these cases takes minutes on the simulator")
+            ledger.off(name, "no case was probed: none got so far, or a simulated call of them takes minutes")
     held_out = [result for result in run.results if result.held_out]
     for name in ("held-out shapes", "second distribution"):
         if held_out:

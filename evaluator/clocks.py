@@ -71,6 +71,7 @@ class CudaClock:
         self._sleep: Any = torch._C._cuda_sleep  # type: ignore[attr-defined]
         self._queue = torch.cuda.current_stream()
         self._driver = ctypes.CDLL("libcuda.so.1")
+        self._usual_persisting = self._read_limit(0)
         self._l2 = int(torch.cuda.get_device_properties(0).L2_cache_size)
 
     def flush(self, how: str) -> str:
@@ -102,10 +103,15 @@ class CudaClock:
         return self._elapsed(self.first, self.last) * 1e6, float(_now() - finished)
 
     def persisting_bytes(self) -> int:
-        size = ctypes.c_size_t(0)
-        if self._driver.cuCtxGetLimit(ctypes.byref(size), _CU_LIMIT_PERSISTING_L2):
-            return 0
-        if size.value:
-            self._driver.cuCtxSetLimit(_CU_LIMIT_PERSISTING_L2, ctypes.c_size_t(0))
+        found = self._read_limit(None)
+        self._read_limit(0)
         self._driver.cuCtxResetPersistingL2Cache()
-        return size.value
+        return max(0, found - self._usual_persisting)
+
+    def _read_limit(self, wanted: int | None) -> int:
+        """The limit in bytes, after setting it if `wanted` says so; contexts start with some of it."""
+        if wanted is not None:
+            self._driver.cuCtxSetLimit(_CU_LIMIT_PERSISTING_L2, ctypes.c_size_t(wanted))
+        size = ctypes.c_size_t(0)
+        failed = self._driver.cuCtxGetLimit(ctypes.byref(size), _CU_LIMIT_PERSISTING_L2)
+        return 0 if failed else size.value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+
 from evaluator.messages import Conduct, Failed
 from evaluator.reasons import Reason
 from evaluator.verdict import Status, Verdict, unfair
 
 #: Another queue that goes on for longer than this after the current one was not just a late signal.
 LATE_NANOSECONDS = 100_000.0
+_LATE_SHARE = 0.5
 
 
 #: Reasons that a worker may give for its submission's exception.
@@ -41,6 +44,18 @@ def unfinished(seen: Conduct, moved: list[int]) -> Verdict | None:
     if moved:
         return unfair(Reason.DEFERRED, f"{_outputs(moved)} changed after custom_kernel had returned")
     return None
+
+
+def other_queues(late_nanoseconds: list[float]) -> Verdict | None:
+    """Windows after which another queue went on; one that does so now and then is chance."""
+    late = [value for value in late_nanoseconds if value > LATE_NANOSECONDS]
+    if len(late) <= _LATE_SHARE * len(late_nanoseconds):
+        return None
+    text = (
+        f"after {len(late)} of {len(late_nanoseconds)} windows another queue worked on for "
+        f"{statistics.median(late) / 1e3:.0f} µs"
+    )
+    return unfair(Reason.SIDE_QUEUE, text)
 
 
 def survivors(names: list[str]) -> Verdict | None:

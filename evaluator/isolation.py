@@ -96,6 +96,9 @@ def _namespaces(report: Report) -> None:
             Path("/proc/self/setgroups").write_text("deny")
         _attempt(report, "user namespace", lambda: _map_ids(user, group))
     for name, flag in _NAMESPACES.items():
+        if name == "pid namespace" and report["mount namespace"]:
+            report[name] = "useless without a mount namespace: /proc would show other processes' numbers"
+            continue
         _attempt(report, name, lambda flag=flag: kernel.unshare(flag))  # type: ignore[misc]
 
 
@@ -169,11 +172,15 @@ def _mounts_outside(private: Path) -> None:
 
 
 def _mounts_inside(private: Path, own_processes: bool) -> None:
-    """A /proc of the new namespace's processes; all file systems read-only but two."""
+    """A /proc of the new namespace's processes; all file systems read-only but the private ones and /proc.
+
+    CUDA does not start with a read-only /proc, nor with one of another pid namespace. Landlock leaves of it
+    only the worker's own folder writable.
+    """
     if own_processes:
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     kernel.set_read_only("/", True, recursive=True)
-    for path in (str(private), "/dev/shm"):
+    for path in (str(private), "/dev/shm", "/proc"):
         if os.path.isdir(path):
             kernel.set_read_only(path, False, recursive=False)
     os.chdir(os.getcwd())  # through the new mounts

@@ -187,7 +187,7 @@ class Lane:
             measured = self._time(worker, job)
             return measured if not measured.passed else self._probe(self._ready_worker(result), job)
         verified = self._verify(worker, job)
-        return verified if not verified.passed else self._probe(worker, job)
+        return verified if not verified.passed else self._probe(self._ready_worker(result), job)
 
     def _time(self, worker: Worker, job: Job) -> Verdict:
         assert job.timing is not None

@@ -60,6 +60,7 @@ class Measurement:
         self.seeds = seeds
         self.worker, self.device, self.result, self.limit, self.tell = worker, device, result, limit, tell
         self.slots: list[Content] = []
+        self.late_nanoseconds: list[float] = []  # how long other queues went on after a window
         self.host_nanoseconds: list[float] = []  # launch cost per call, as the worker saw it
 
     def run(self, plan: Timing) -> Verdict:
@@ -72,6 +73,9 @@ class Measurement:
             self.host_nanoseconds.clear()
             stats: Stats = timing.repeat(lambda i: self._window(i, plan.effort.recheck), plan.effort)
             self.result.stats = stats
+            foul = conduct.other_queues(self.late_nanoseconds)
+            if foul:
+                raise Stop(foul)
             self._bound(stats.mean)
             if plan.fresh_window:
                 self._fresh_window()
@@ -152,6 +156,7 @@ class Measurement:
         if foul:
             raise Stop(foul)
         self.result.flush = window.flush
+        self.late_nanoseconds.append(window.conduct.late_nanoseconds)
         self.host_nanoseconds.append(window.host_nanoseconds / len(slots))
         if recheck:
             nothing: list[list[problem.Past]] = [[] for _ in self.slots]

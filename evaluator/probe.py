@@ -117,7 +117,7 @@ class Probe:
         past = [
             [
                 problem.Past(Reason.COMPUTED_AHEAD, before[slot].truth, "before its own call began"),
-                problem.Past(Reason.STALE_OUTPUT, first[slot].truth, "in an earlier window"),
+                *(problem.Past(Reason.STALE_OUTPUT, one.truth, "in an earlier window") for one in first),
             ]
             for slot in order
         ]

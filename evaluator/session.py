@@ -64,7 +64,9 @@ def evaluate(options: Options) -> RunResult:
     account.at_start(ledger, device, timing is not None)
     hidden = held_out.draw(seeds, device, _HELD_OUT) if options.mode == "leaderboard" else ()
     everything = (*cases, *hidden)
-    probes = probe_counts(everything, device, seeds)
+    probes = (
+        probe_counts(everything, device, seeds) if options.mode != "profile" else dict.fromkeys(everything, 0)
+    )
     jobs = jobs_for(
         everything, lambda case: limit_for(case, task, device, options.timeout), timing, probes.__getitem__
     )

@@ -20,9 +20,8 @@ from evaluator.handle import Worker
 from evaluator.intervals import Interval, drift, location, spread
 from evaluator.messages import Collected, Done, Ran, Window
 from evaluator.probe import Stop, expect
-from evaluator.reasons import Reason
 from evaluator.seeds import Seeds
-from evaluator.verdict import Status, Verdict, unfair
+from evaluator.verdict import Status, Verdict
 from evaluator.windows import window_command
 
 _SLOT = 50
@@ -30,8 +29,6 @@ _AGAIN = 2
 _WARM_UPS = 2
 _EMPTY = 9
 _MOST_HOLD_NS = 20e6
-#: Samples in which another queue outlived the current one before that is more than chance.
-_LATE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,9 @@ class StrictLane:
             for sample in range(-_WARM_UPS, effort.samples):
                 tell(f"strict sample {max(sample, 0) + 1} of {effort.samples}, process {process + 1}")
                 self._sample(worker, process, sample)
-        self._judge_queues()
+        foul = conduct.other_queues(self._late)
+        if foul:
+            raise Stop(foul)
         return self.times
 
     def _sample(self, worker: Worker, process: int, sample: int) -> None:
@@ -152,12 +151,3 @@ class StrictLane:
         """What two stamps with nothing between them measure, to be shown beside the times."""
         for _ in range(_EMPTY):
             self.times.empty.append(self._timed(worker, []).nanoseconds)
-
-    def _judge_queues(self) -> None:
-        late = [value for value in self._late if value > conduct.LATE_NANOSECONDS]
-        if len(late) > _LATE_SHARE * len(self._late):
-            text = (
-                f"in {len(late)} of {len(self._late)} calls another queue worked on, for "
-                f"{statistics.median(late) / 1e3:.0f} µs, after the current one had finished"
-            )
-            raise Stop(unfair(Reason.SIDE_QUEUE, text))
