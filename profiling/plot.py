@@ -63,6 +63,7 @@ def _tiles(axis: Any, name: str, figures: dict[str, Any], timelines: list[Timeli
     )
     axis.set_xlabel("µs from the first CTA's start")
     axis.set_ylabel("SM")
+    axis.set_xlim(left=0)
     axis.set_ylim(-1, rates.SM_COUNT)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 

@@ -75,13 +75,19 @@ def load(path: Path) -> ModuleType:
 
 def inputs(sizes: Sequence[tuple[int, int, int]]) -> tuple[Any, ...]:
     """The arguments of custom_kernel, all zero; the scales that it does not read in plain layout are None."""
-    abc = [(_values(m, k), _values(n, k), torch.zeros(m, n, 1, dtype=torch.float16)) for m, n, k in sizes]
+    abc = [(_values(m, k), _values(n, k), _matrix(m, n, torch.float16)) for m, n, k in sizes]
     scales = [(_scales(m, k), _scales(n, k)) for m, n, k in sizes]
     return abc, [(None, None)] * len(sizes), scales, [(*size, 1) for size in sizes]
 
 
 def _values(rows: int, k: int) -> torch.Tensor:
-    return torch.zeros(rows, k // 2, 1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    return _matrix(rows, k // 2, torch.uint8).view(torch.float4_e2m1fn_x2)
+
+
+def _matrix(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros of shape (rows, columns, 1), with the strides that the official inputs have."""
+    flat = torch.zeros(rows * columns, dtype=dtype)
+    return flat.as_strided((rows, columns, 1), (columns, 1, rows * columns))
 
 
 def _scales(rows: int, k: int) -> torch.Tensor:
