@@ -35,7 +35,7 @@ def draw(path: Path, cases: list[tuple[str, dict[str, Any], list[Timeline]]]) ->
         _tiles(row[0], name, figures, timelines)
         _bytes(row[1], figures["traffic"])
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
 
