@@ -222,9 +222,7 @@ class Observer:
 
     def performed(self, operation: AsyncOperation) -> None: ...
 
-    def prefetched(
-        self, warp: Warp, ins: Instruction, tensor_map: TensorMap, coords: Sequence[int]
-    ) -> None:
+    def prefetched(self, warp: Warp, ins: Instruction, tensor_map: TensorMap, coords: Sequence[int]) -> None:
         """cp.async.bulk.prefetch.tensor: the box may be fetched into L2. A hint; nothing else happens."""
 
     def bulk_commit(self, warp: Warp, ins: Instruction, lanes: int) -> None: ...
