@@ -13,6 +13,7 @@ import pytest
 from ptx_harness import DYNAMIC, aligned, lanes, run_kernel
 
 from b200sim.faults import Fault
+from b200sim.machine.observer import Observer
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 from b200sim.tma.descriptor import ElementType, Swizzle, TensorMap
 
@@ -372,6 +373,23 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
     assert out[1].tolist() == clipped(second if acquire else first)
 
 
+def test_a_prefetch_moves_nothing_and_is_observed():
+    class Prefetches(Observer):
+        def prefetched(self, warp, ins, tensor_map, coords):
+            seen.append((warp.index, tensor_map.box, tuple(coords)))
+
+    seen: list[tuple] = []
+    source = numbers(4, 32)
+    machine = run(
+        "@%one cp.async.bulk.prefetch.tensor.2d.L2.global.tile.L2::cache_hint [%a1, {8, 9}], 0;",
+        [source, map_of(source, (16, 2))],
+        block=(64, 1, 1),
+        observer=Prefetches(),
+    )
+    assert seen == [(0, (16, 2), (8, 9)), (1, (16, 2), (8, 9))], "a box beyond the tensor is no fault"
+    assert machine.counters.tma_load_bytes == 0
+
+
 # -- misuse -----------------------------------------------------------------------------------------------
 
 
@@ -394,6 +412,9 @@ def test_edited_descriptor_is_seen_after_the_acquire_fence(acquire):
                              ".multicast::cluster [%d], [%a0], 16, [%bar], %m;"),
         ("tensor_map_misaligned", f"@%one {TENSOR_LOAD} [%d], [%a1+16, {{0, 0}}], [%bar];"),
         ("unsupported", f"@%one {TENSOR_LOAD}.im2col [%d], [%a1, {{0, 0}}], [%bar];"),
+        ("tma_rank", "@%one cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%a1, {0, 0, 0}];"),
+        ("tma_bad_coordinate", "@%one cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%a1, {1, 0}];"),
+        ("unsupported", "@%one cp.async.bulk.prefetch.tensor.2d.L2.global.im2col [%a1, {0, 0}];"),
         ("misaligned", "cp.async.ca.shared.global [%d+2], [%a0], 4;"),
         ("divergent_aligned",
          "@%one tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned"
