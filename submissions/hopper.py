@@ -29,6 +29,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 
 import cutlass
 import cutlass.cute as cute
@@ -52,9 +53,9 @@ MMA_K = 16
 STEPS = UNIT // MMA_K
 WARPGROUP_ROWS = 64
 WARPGROUPS = 2  # that multiply
-CLUSTERS = (4, 2, 1)  # possible numbers of CTAs in a cluster
+CLUSTERS = (1, 2, 4)  # possible numbers of CTAs in a cluster
 TILE_ROWS = WARPGROUPS * WARPGROUP_ROWS
-MAX_TOKENS = 256  # of a tile: 128 accumulator registers
+MAX_TOKENS = 248  # of a tile: 124 accumulator registers, three slots in shared memory
 TOKENS_MULTIPLE = 8
 MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
 
@@ -63,8 +64,9 @@ MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
 ATOM_ROWS = 128
 ATOM_BYTES = 512
 
-# Shared memory of a unit: tokens, T rows of 128 B (fp16, 128 B swizzle) | weights, 128 rows of 32 B | scales,
-# rounded up to 1 KB. As many as fit form a ring, anew for each height of tile.
+# Shared memory is a ring of slots. A slot holds a pair of units (the last of a tile may be a single one):
+# tokens of each, T rows of 128 B (fp16, 128 B swizzle) | weights of each, 128 rows of 32 B | scales of each
+PAIR = 2
 TOKEN_BYTES = 2 * UNIT
 WEIGHT_BYTES = TILE_ROWS * UNIT // 2
 OTHER_BYTES = WEIGHT_BYTES + ATOM_BYTES
@@ -73,6 +75,7 @@ HEADER_BYTES = 1024  # mbarriers
 WARP_STAGING_BYTES = 1024  # of C: 32 tokens x 16 rows
 STAGING_BYTES = WARPGROUPS * 4 * WARP_STAGING_BYTES
 SMEM_BYTES = 227 * 1024
+MAX_SLOTS = 12
 RING_BYTES = SMEM_BYTES - HEADER_BYTES - WARPGROUPS * 4 * WARP_STAGING_BYTES
 
 MULTIPLY_WARPS = 4 * WARPGROUPS
@@ -88,7 +91,8 @@ WIDEN_TOKENS = 32  # tokens that a warp widens at a time, one per lane, one unit
 
 # ---- Encodings ---------------------------------------------------------------------------------------------
 
-# Bytes of a register: e2m1's sign and magnitude in the place of e4m3's sign, low exponent and high mantissa bits
+# Bytes of a register: e2m1's sign and magnitude in the place of e4m3's sign, low exponent bits, high mantissa
+# bit
 SIGNS = -0x7F7F7F80  # 0x80808080
 MAGNITUDES = 0x1C1C1C1C
 BIAS = 2.0**12  # 2^6 for weights and tokens each
@@ -109,26 +113,19 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernels are compiled for: number of groups, CTAs in a cluster, the numbers of tokens that tiles
-    have."""
+    """What the kernel is compiled for: number of groups, CTAs in a cluster, tiles' numbers of tokens."""
 
     groups: int
     cluster: int
     variants: tuple[int, ...]
 
     @property
+    def slot_bytes(self) -> int:
+        return -(-PAIR * (self.variants[-1] * TOKEN_BYTES + OTHER_BYTES) // 1024) * 1024
+
+    @property
     def slots(self) -> int:
-        """Barriers of each kind."""
-        return slots_of(self.variants[0])
-
-
-def unit_bytes(tokens: int) -> int:
-    return tokens * TOKEN_BYTES + -(-OTHER_BYTES // 1024) * 1024
-
-
-def slots_of(tokens: int) -> int:
-    """Units in the ring for tiles of that height; 32 bits hold the phases of their barriers."""
-    return min(RING_BYTES // unit_bytes(tokens), 32)
+        return min(RING_BYTES // self.slot_bytes, MAX_SLOTS)
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -197,7 +194,10 @@ def multiply_halves(a: Int32, b: Int32, *, loc=None, ip=None) -> Int32:
 @dsl_user_op
 def scales_to_halves(pair: Int32, *, loc=None, ip=None) -> Int32:
     """Two ue4m3 in the low 16 bits to two fp16; their highest bits are ignored."""
-    text = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; and.b16 low, low, 0x7F7F; cvt.rn.f16x2.e4m3x2 $0, low; }"
+    text = (
+        "{ .reg .b16 low, high; mov.b32 {low, high}, $1; and.b16 low, low, 0x7F7F;"
+        " cvt.rn.f16x2.e4m3x2 $0, low; }"
+    )
     return pure(text, "=r,r", [pair], loc=loc, ip=ip)
 
 
@@ -235,7 +235,7 @@ def prefetch_descriptor(descriptor: Int64, *, loc=None, ip=None) -> None:
 
 @dsl_user_op
 def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
-    """Until the phase of that parity is complete. (By address: the DSL's pointer costs a detour each time.)"""
+    """Until the phase of that parity is complete. (By address: a DSL pointer costs a detour each time.)"""
     text = (
         "{ .reg .pred done; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;"
         " @!done bra AGAIN; }"
@@ -252,7 +252,11 @@ def expect(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
 @dsl_user_op
 def in_cta(address: Int32, rank: Int32, *, loc=None, ip=None) -> Int32:
     """The same place in the shared memory of another CTA of the cluster."""
-    return Int32(ptx("mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", [address, rank], Int32.mlir_type, loc=loc, ip=ip))
+    return Int32(
+        ptx(
+            "mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", [address, rank], Int32.mlir_type, loc=loc, ip=ip
+        )
+    )
 
 
 @dsl_user_op
@@ -293,8 +297,8 @@ def load_bytes_for_all(smem, address, count, barrier, policy, mask: int, *, loc=
 
 @dsl_user_op
 def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None, ip=None) -> None:
-    """A warpgroup: sums += weights @ tokens^T for 64 rows x variants[variant] tokens x 64 of K, asynchronously.
-    On return the multiplication before this one is complete. sums: registers, a 64th of the fragment of
+    """A warpgroup: sums += weights @ tokens^T for 64 rows x variants[variant] tokens x 64 of K, later. On
+    return the multiplication before this one is complete. sums: registers, a 64th of the fragment of
     the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half.
 
     The choice of the variant stays inside of one piece of assembly: the compiler then keeps the sums in
@@ -398,7 +402,7 @@ def pick(groups: tuple, index: Int32, count: int):
     picked = list(groups[0])
     for g in range(1, count):
         here = index == g
-        picked = [cutlass.select_(here, new, old) for new, old in zip(groups[g], picked)]
+        picked = [cutlass.select_(here, new, old) for new, old in zip(groups[g], picked, strict=True)]
     return Group(*picked)
 
 
@@ -406,7 +410,7 @@ def pick(groups: tuple, index: Int32, count: int):
 def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, workspace: Int64):
     """The multiplying warps of all CTAs: tokens to fp16, a lane one unit of a token.
 
-    In the workspace the 64 values of a unit stand in the order in which wgmma meets the weights. Of the unit's
+    In the workspace the values of a unit stand in the order in which wgmma meets the weights. Of the unit's
     four blocks of 16 values, each has two words of eight, each gives four pairs: 16-byte chunk
     4 * word + pair holds that pair of all blocks.
     """
@@ -469,8 +473,8 @@ def wait_for_grid(counter: Int64, target: Int64, *, loc=None, ip=None) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; staging: of C;
-    ring: the units."""
+    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; staging: C's;
+    ring: the slots."""
 
     full: Int32
     empty: Int32
@@ -478,42 +482,14 @@ class Shared:
     ring: Int32
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in the ring a thread is. Bit s of `phases` is the parity of slot s's barriers; `height` is that of
-    the tiles that the ring is now laid out for, `slots` their number."""
-
-    slot: Int32
-    slots: Int32
-    height: Int32
-    phases: Int32
-
-
 @cute.jit
-def enter_tile(config: cutlass.Constexpr, here: Place, height: Int32, variant: Int32):
-    """A tile of another height lays the ring out anew, from slot 0."""
-    slot, slots, phases = here.slot, here.slots, here.phases
-    if height != here.height:
-        phases ^= (1 << slot) - 1
+def next_slot(config: cutlass.Constexpr, slot: Int32, parity: Int32):
+    """One step in the ring; the parity of its barriers flips with each round."""
+    slot += 1
+    if slot == config.slots:
         slot = Int32(0)
-        for v in cutlass.range_constexpr(len(config.variants)):
-            if variant == v:
-                slots = Int32(slots_of(config.variants[v]))
-    return Place(slot, slots, height, phases)
-
-
-@cute.jit
-def step(here: Place):
-    """To the next slot. After the last one, all phases of this layout have flipped."""
-    slot, phases = here.slot + 1, here.phases
-    if slot == here.slots:
-        phases ^= (Int32(2) << (slot - 1)) - 1
-        slot = Int32(0)
-    return Place(slot, here.slots, here.height, phases)
-
-
-def parity(here: Place) -> Int32:
-    return (here.phases >> here.slot) & 1
+        parity ^= 1
+    return slot, parity
 
 
 @cute.jit
@@ -546,61 +522,53 @@ def load_tiles(
     if cutlass.const_expr(kind == TOKENS_WARP):
         wait_for_grid(counter, launches * Int64(cute.arch.grid_dim()[0]))
 
-    here = Place(Int32(0), Int32(1), Int32(0), Int32(0))
+    slot, parity = Int32(0), Int32(1)  # on a fresh barrier, parity 1 counts as complete
     for turn in cutlass.range(turns, unroll=1):
-        index, row, tile, variant = tile_of(config, schedule, turn)
+        index, row, tile, _ = tile_of(config, schedule, turn)
         if index >= 0:
             group = pick(groups, index, config.groups)
             row += rank * TILE_ROWS
             token_bytes = group.height * TOKEN_BYTES
-            size = token_bytes + unit_bytes(0)
-            free = Int32(0)  # slots that need no look: a new layout begins when all units of the old are used
-            if group.height != here.height:
-                if turn > 0:
-                    last = here.slot - 1 + here.slots * Int32(here.slot == 0)
-                    flipped = (here.phases >> last) & 1
-                    wait(shared.empty + last * 8, flipped ^ Int32(here.slot > 0) ^ 1)
-                free = Int32(64)
-            here = enter_tile(config, here, group.height, variant)
-            free = cutlass.min(free, here.slots)
-
-            smem = shared.ring + here.slot * size
+            place = PAIR * token_bytes
             if cutlass.const_expr(kind == WEIGHTS_WARP):
                 source = descriptors + Int64(index) * 128
-                smem += token_bytes
             elif cutlass.const_expr(kind == SCALES_WARP):
                 atom_row = cutlass.min(row, group.n - 1) // ATOM_ROWS
                 source = group.sfb + Int64(atom_row) * Int64(group.units * ATOM_BYTES)
-                smem += token_bytes + WEIGHT_BYTES
+                place += PAIR * WEIGHT_BYTES
             else:
-                part = token_bytes // config.cluster
-                source = workspace + Int64(group.tokens_at) * 1024 + Int64(rank * part)
+                source = workspace + Int64(group.tokens_at) * 1024
                 source += Int64(tile * group.units) * Int64(token_bytes)
-                smem += rank * part
 
-            for unit in cutlass.range(group.units, unroll=1):
-                full = shared.full + here.slot * 8
-                if unit >= free:
-                    wait(shared.empty + here.slot * 8, parity(here) ^ 1)
+            for unit in cutlass.range(0, group.units, PAIR, unroll=1):
+                units = cutlass.min(group.units - unit, PAIR)
+                full = shared.full + slot * 8
+                smem = shared.ring + slot * config.slot_bytes
+                wait(shared.empty + slot * 8, parity)
                 if cutlass.const_expr(kind == WEIGHTS_WARP):
-                    expect(full, Int32(WEIGHT_BYTES))
+                    smem += place
+                    expect(full, units * WEIGHT_BYTES)
                     load_box(smem, source, unit * (UNIT // 2), row, full, EVICT_FIRST)
+                    if units == PAIR:
+                        load_box(
+                            smem + WEIGHT_BYTES, source, (unit + 1) * (UNIT // 2), row, full, EVICT_FIRST
+                        )
                 elif cutlass.const_expr(kind == SCALES_WARP):
-                    expect(full, Int32(ATOM_BYTES))
-                    load_bytes(smem, source, Int32(ATOM_BYTES), full, EVICT_FIRST)
-                    source += ATOM_BYTES
+                    expect(full, units * ATOM_BYTES)
+                    load_bytes(smem + place, source, units * ATOM_BYTES, full, EVICT_FIRST)
+                    source += PAIR * ATOM_BYTES
                 else:
-                    expect(full, token_bytes)
+                    count = units * token_bytes
+                    expect(full, count)
                     if cutlass.const_expr(config.cluster == 1):
-                        load_bytes(smem, source, token_bytes, full, EVICT_LAST)
+                        load_bytes(smem, source, count, full, EVICT_LAST)
                     else:
+                        part = count // config.cluster
                         mask = (1 << config.cluster) - 1
-                        load_bytes_for_all(smem, source, part, full, EVICT_LAST, mask)
-                    source += Int64(token_bytes)
-                smem += size
-                if here.slot + 1 == here.slots:
-                    smem -= here.slots * size
-                here = step(here)
+                        start = source + Int64(rank * part)
+                        load_bytes_for_all(smem + rank * part, start, part, full, EVICT_LAST, mask)
+                    source += Int64(PAIR * token_bytes)
+                slot, parity = next_slot(config, slot, parity)
 
 
 @cute.jit
@@ -611,61 +579,52 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared, r
     # Where a thread's fragment lies in a unit: rows r and r + 8, of each the c-th of four 8 B (16 values)
     fragment_row, fragment_k = warp * 16 + lane // 4, lane % 4
     weights_at = fragment_row * (UNIT // 2) + fragment_k * 8
-    scales_at = WEIGHT_BYTES + 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
+    scales_at = 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
 
     empty = in_cta(shared.empty, lane % config.cluster)
     releases = lane < config.cluster
 
-    here = Place(Int32(0), Int32(1), Int32(0), Int32(0))
+    slot, parity = Int32(0), Int32(0)
     for turn in cutlass.range(turns, unroll=1):
         index, row, tile, variant = tile_of(config, schedule, turn)
         if index >= 0:
             group = pick(groups, index, config.groups)
             variant = cute.arch.make_warp_uniform(variant)
             units = cute.arch.make_warp_uniform(group.units)
-            height = cute.arch.make_warp_uniform(group.height)
-            token_bytes = height * TOKEN_BYTES
-            size = token_bytes + unit_bytes(0)
-            weights_in, scales_in = weights_at + token_bytes, scales_at + token_bytes
+            token_bytes = cute.arch.make_warp_uniform(group.height) * TOKEN_BYTES
+            weights_in = shared.ring + PAIR * token_bytes + weights_at
+            scales_in = shared.ring + PAIR * (token_bytes + WEIGHT_BYTES) + scales_at
+            tokens_in = (shared.ring >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
             sums = cute.make_rmem_tensor(config.variants[-1] // 2, Float32)
             sums.fill(0.0)
 
             # Values of the next unit are on their way from shared memory while this one is widened.
-            here = enter_tile(config, here, height, variant)
-            last = here.slot
-            smem = shared.ring + here.slot * size
-            wait(shared.full + here.slot * 8, parity(here))
-            values = load_fragment(smem + weights_in, smem + scales_in)
-            for pair in cutlass.range(units // 2, unroll=1):
-                for half in cutlass.range_constexpr(2):
-                    descriptor = (smem >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
-                    done = last
-                    last = here.slot
-                    here = step(here)
-                    smem = shared.ring + here.slot * size
-                    following = values
-                    if cutlass.const_expr(half == 0):
-                        wait(shared.full + here.slot * 8, parity(here))
-                        following = load_fragment(smem + weights_in, smem + scales_in)
-                    else:
-                        if 2 * pair + 2 < units:
-                            wait(shared.full + here.slot * 8, parity(here))
-                            following = load_fragment(smem + weights_in, smem + scales_in)
-                    multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
-                    values = following
-                    if cutlass.const_expr(half == 0):
-                        if releases and pair > 0:
-                            arrive(empty + done * 8)
-                    else:
-                        if releases:
-                            arrive(empty + done * 8)
-            if units % 2 == 1:
-                descriptor = (smem >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
-                multiply(sums, widen_fragment(values), descriptor, variant, config.variants)
+            last = slot
+            wait(shared.full + slot * 8, parity)
+            start = slot * config.slot_bytes
+            values = load_fragment(weights_in + start, scales_in + start)
+            for pair in cutlass.range(units // PAIR, unroll=1):
+                following = load_fragment(weights_in + start + WEIGHT_BYTES, scales_in + start + ATOM_BYTES)
+                tokens = tokens_in + (start >> 4)
+                multiply(sums, widen_fragment(values), tokens, variant, config.variants)
+                if releases and pair > 0:
+                    arrive(empty + last * 8)
+                last = slot
+                slot, parity = next_slot(config, slot, parity)
+                values = following
+                if PAIR * pair + PAIR < units:
+                    wait(shared.full + slot * 8, parity)
+                    start = slot * config.slot_bytes
+                    values = load_fragment(weights_in + start, scales_in + start)
+                multiply(
+                    sums, widen_fragment(following), tokens + (token_bytes >> 4), variant, config.variants
+                )
+            if units % PAIR == 1:
+                multiply(sums, widen_fragment(values), tokens_in + (start >> 4), variant, config.variants)
                 if releases and units > 1:
                     arrive(empty + last * 8)
-                last = here.slot
-                here = step(here)
+                last = slot
+                slot, parity = next_slot(config, slot, parity)
             finish(sums)
             if releases:
                 arrive(empty + last * 8)
@@ -678,7 +637,14 @@ def load_fragment(weights: Int32, scales: Int32):
     """A thread's share of 64 rows x 64 of K, packed: 16 values of row r, of row r + 8, a scale of each."""
     upper = load_words("shared", weights, 2)
     lower = load_words("shared", weights + 8 * UNIT // 2, 2)
-    return upper[0], upper[1], lower[0], lower[1], load_word("shared.u8", scales), load_word("shared.u8", scales + 8 * 16)
+    return (
+        upper[0],
+        upper[1],
+        lower[0],
+        lower[1],
+        load_word("shared.u8", scales),
+        load_word("shared.u8", scales + 8 * 16),
+    )
 
 
 def widen_fragment(values) -> list[Int32]:
@@ -919,7 +885,7 @@ def height_of(m: int, tiles: int) -> int:
 
 @dataclass(frozen=True)
 class Tiling:
-    """CTAs per cluster, how many clusters run at a time, and the number of tiles along the tokens, by group."""
+    """CTAs per cluster, how many clusters run at a time, each group's number of tiles along the tokens."""
 
     sizes: Sizes
     cluster: int
@@ -931,7 +897,7 @@ class Tiling:
         heights = [height_of(m, count) for (m, _, _, _), count in zip(self.sizes, self.counts, strict=True)]
         while len(set(heights)) > MAX_VARIANTS:
             ordered = sorted(set(heights))
-            low, high = min(zip(ordered, ordered[1:], strict=False), key=lambda pair: pair[1] / pair[0])
+            low, high = min(pairwise(ordered), key=lambda pair: pair[1] / pair[0])
             heights = [high if height == low else height for height in heights]
         return heights
 
@@ -1001,7 +967,6 @@ class Plan:
 @cache
 def possible_clusters(device: int) -> dict[int, int]:
     """How many clusters of each size run at a time."""
-    torch.cuda.synchronize(device)  # there is a context
     hardware = cutlass.utils.HardwareInfo(device)
     return {size: hardware.get_max_active_clusters(size) for size in CLUSTERS}
 

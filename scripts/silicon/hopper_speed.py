@@ -45,7 +45,12 @@ CHECKS = [
     ([1, 7, 9], [8, 136, 1000], [64, 192, 320], "full"),
     ([257, 513, 31], [264, 128, 2048], [128, 64, 1088], "full"),
     ([40, 56, 384, 512], [512, 384, 256, 128], [256] * 4, "nan_padding"),
-    ([3 * i + 1 for i in range(17)], [128 + 8 * i for i in range(17)], [64 * (i % 5 + 1) for i in range(17)], "full"),
+    (
+        [3 * i + 1 for i in range(17)],
+        [128 + 8 * i for i in range(17)],
+        [64 * (i % 5 + 1) for i in range(17)],
+        "full",
+    ),
     ([300], [5000], [1536], "full"),
     *[(*sizes, "official") for sizes in BENCHMARKS],
 ]
@@ -62,7 +67,7 @@ def load(path: Path) -> ModuleType:
 
 
 def dequantised(packed: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """float32 (rows, k) from packed e2m1 (rows, k / 2, 1) and reordered scales; the sign of a scale is void."""
+    """float32 (rows, k) from packed e2m1 (rows, k / 2, 1) and reordered scales; signs of scales are void."""
     table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=packed.device)
     raw = packed[:, :, 0].view(torch.uint8).int()
     values = table[torch.stack([raw & 15, raw >> 4], dim=-1)].flatten(1)
@@ -82,23 +87,20 @@ def check(kernel: Callable[..., Any]) -> int:
         kernel(data)
         outputs = kernel(data)
         torch.cuda.synchronize()
-        wrong = inexact = total = 0
+        inexact = total = 0
         for (a, b, _), (sfa, sfb), got in zip(data[0], data[2], outputs, strict=True):
-            x, y = dequantised(a, sfa).double(), dequantised(b, sfb).double()
-            exact = x @ y.t()
-            scale = x.abs() @ y.abs().t()
-            want = exact.half()
+            want = (dequantised(a, sfa).double() @ dequantised(b, sfb).double().t()).half()
             result = got[:, :, 0]
-            same = (result == want) | (result.isnan() & want.isnan())
-            inexact += int((~same).sum())
-            near = (result.double() - exact).abs() <= 1e-3 + 1e-3 * exact.abs()
-            near |= result.isinf() & (exact.abs() > 65450)
-            wrong += int((~(near | same)).sum())
+            inexact += int(((result != want) & ~(result.isnan() & want.isnan())).sum())
             total += result.numel()
-            worst = float(((result.double() - exact).abs() / scale.clamp_min(1e-30))[~same & result.isfinite()].max()) if bool((~same).any()) else 0.0
-        failures += wrong > 0
-        print(f"check {'WRONG' if wrong else 'ok':5} m {m} n {n[:4]} k {k[:4]} {distribution}: {wrong} wrong, {inexact} of {total} "
-              f"not correctly rounded (worst {worst:.1e} of sum |a b|), first call {seconds:.1f} s", flush=True)
+        # Where large terms cancel, fp32 sums cannot be exact: the evaluator knows how far off they may be.
+        passed, message = reference.check_implementation(data, outputs) if inexact else (True, "")
+        failures += not passed
+        print(
+            f"check {'ok' if passed else 'WRONG'} m {m} n {n[:4]} k {k[:4]} {distribution}: "
+            f"{inexact} of {total} not correctly rounded, first call {seconds:.1f} s {message}",
+            flush=True,
+        )
     return failures
 
 
@@ -139,7 +141,12 @@ def facts() -> dict[str, str]:
     import cutlass
 
     versions = {"torch": torch.__version__, "cutlass": getattr(cutlass, "__version__", "?")}
-    return {**found, **versions, "cuda": str(torch.version.cuda), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+    return {
+        **found,
+        **versions,
+        "cuda": str(torch.version.cuda),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
 
 
 def speed(kernel: Callable[..., Any], windows: int, baselines: bool) -> dict[str, Any]:
@@ -151,30 +158,68 @@ def speed(kernel: Callable[..., Any], windows: int, baselines: bool) -> dict[str
         ours, ours_best = window_us([lambda data=data: kernel(data) for data in sets], windows)
         row: dict[str, Any] = {"m": m, "n": n[0], "k": k[0], "ours_us": ours, "ours_best_us": ours_best}
         if baselines:
-            halves = [[(dequantised(a, sa).half(), dequantised(b, sb).half(), torch.empty(a.shape[0], b.shape[0], device="cuda", dtype=torch.float16))
-                       for (a, b, _), (sa, sb) in zip(d[0], d[2], strict=True)] for d in sets]
+            halves = [
+                [
+                    (
+                        dequantised(a, sa).half(),
+                        dequantised(b, sb).half(),
+                        torch.empty(a.shape[0], b.shape[0], device="cuda", dtype=torch.float16),
+                    )
+                    for (a, b, _), (sa, sb) in zip(d[0], d[2], strict=True)
+                ]
+                for d in sets
+            ]
+
             def loop(operands: list[Any]) -> None:
                 for a, b, c in operands:
                     torch.mm(a, b.t(), out=c)
+
             row["loop_us"], _ = window_us([lambda o=o: loop(o) for o in halves], windows)
             ends = torch.tensor(m, device="cuda").cumsum(0).int()
-            grouped = [(torch.cat([a for a, _, _ in o]).bfloat16(), torch.stack([b for _, b, _ in o]).bfloat16()) for o in halves]
+            grouped = [
+                (torch.cat([a for a, _, _ in o]).bfloat16(), torch.stack([b for _, b, _ in o]).bfloat16())
+                for o in halves
+            ]
             row["grouped_mm_us"], _ = window_us(
-                [lambda x=x, w=w: torch._grouped_mm(x, w.transpose(1, 2), offs=ends, out_dtype=torch.bfloat16) for x, w in grouped], windows)
+                [
+                    lambda x=x, w=w, ends=ends: torch._grouped_mm(
+                        x, w.transpose(1, 2), offs=ends, out_dtype=torch.bfloat16
+                    )
+                    for x, w in grouped
+                ],
+                windows,
+            )
         work = 2 * sum(a * b * c for a, b, c in zip(m, n, k, strict=True))
         moved = sum((a + b) * (c // 2 + c // 16) + 2 * a * b for a, b, c in zip(m, n, k, strict=True))
         row["floor_us"] = max(work / peak, moved / bandwidth) * 1e6
         rows.append(row)
-        print("  ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()), flush=True)
+        print(
+            "  ".join(
+                f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in row.items()
+            ),
+            flush=True,
+        )
     if baselines:
         ratios = [min(row["loop_us"], row["grouped_mm_us"]) / row["ours_us"] for row in rows]
-        print("speedup over the faster of loop and grouped_mm:", " ".join(f"{r:.2f}" for r in ratios), f"geomean {math.prod(ratios) ** 0.25:.3f}")
-    print("over the floor:", " ".join(f"{row['ours_us'] / row['floor_us']:.2f}" for row in rows), f"geomean of times {math.prod(row['ours_us'] for row in rows) ** 0.25:.2f} us", flush=True)
+        print(
+            "speedup over the faster of loop and grouped_mm:",
+            " ".join(f"{r:.2f}" for r in ratios),
+            f"geomean {math.prod(ratios) ** 0.25:.3f}",
+        )
+    print(
+        "over the floor:",
+        " ".join(f"{row['ours_us'] / row['floor_us']:.2f}" for row in rows),
+        f"geomean of times {math.prod(row['ours_us'] for row in rows) ** 0.25:.2f} us",
+        flush=True,
+    )
     return {"facts": facts(), "peak_fp16": peak, "copy_bandwidth": bandwidth, "benchmarks": rows}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--alone", action="store_true", help="do not time the baselines")

@@ -2,9 +2,9 @@
 
     python scripts/silicon/record.py [--only PATTERN] [--out tests/silicon/recorded]
 
-Writes recorded.npz (all outputs, one after the other) and recorded.json (per case: digest of kernel and input,
-place in the outputs; GPU, driver, date). Needs cuda-bindings and a GPU of compute capability 9.0. A case that
-fails takes the CUDA context with it, so cases run in worker processes that are replaced when one dies.
+Writes recorded.npz (all outputs, one after the other) and recorded.json (per case: digest of kernel and
+input, place in the outputs; GPU, driver, date). Needs cuda-bindings and a GPU of compute capability 9.0. A
+case that fails takes the CUDA context with it, so cases run in worker processes that are replaced.
 """
 
 from __future__ import annotations
@@ -61,7 +61,18 @@ class Gpu:
         pointers = np.array([self.buffers[name] for name in ("in", "out", "map")], np.uint64)
         arguments = np.array([pointers.ctypes.data + 8 * i for i in range(3)], np.uint64)
         self.call(
-            "cuLaunchKernel", kernel, 1, 1, 1, case.threads, 1, 1, case.shared_bytes, 0, arguments.ctypes.data, 0
+            "cuLaunchKernel",
+            kernel,
+            1,
+            1,
+            1,
+            case.threads,
+            1,
+            1,
+            case.shared_bytes,
+            0,
+            arguments.ctypes.data,
+            0,
         )
         self.call("cuCtxSynchronize")
         self.call("cuMemcpyDtoH", output.ctypes.data, self.buffers["out"], output.nbytes)
@@ -97,7 +108,9 @@ def all_cases() -> list[Case]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="*")
     parser.add_argument("--out", type=Path, default=ROOT / "tests" / "silicon")
     parser.add_argument("--work", nargs=2, type=int)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (one PTX statement after the other reads best on its line)
 """Cases of mbarriers, bulk copies, TMA tiles and tensor map updates."""
 
 from __future__ import annotations
@@ -5,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from silicon_case import Case, random_of
 
 from b200sim.tma.descriptor import ELEMENT_BITS, FLOAT_TYPES, SWIZZLE_SPAN, ElementType, Swizzle, TensorMap
-from silicon_case import Case, random_of
 
 SMEM = ".extern .shared .align 1024 .b8 smem[];"
 TILE_BYTES = 4096  # of the copied-out shared memory
@@ -45,7 +46,9 @@ fence.proxy.async; bar.sync 0;
 
 
 def asynchronous(name: str, body: str, data: np.ndarray, output_bytes: int, **more: object) -> Case:
-    return Case(name, START + body, data, output_bytes, shared_bytes=TILE + TILE_BYTES + 1024, shared=SMEM, **more)  # type: ignore[arg-type]
+    return Case(
+        name, START + body, data, output_bytes, shared_bytes=TILE + TILE_BYTES + 1024, shared=SMEM, **more
+    )  # type: ignore[arg-type]
 
 
 def noise(name: str, count: int) -> np.ndarray:
@@ -181,7 +184,16 @@ def random_tile(name: str, operation: str) -> tuple[TensorMap, tuple[int, ...], 
         if stride > 8192:
             continue
         nan_fill = element in FLOAT_TYPES and random.random() < 0.4
-        tile = TensorMap(0, element, tuple(dims), tuple(strides), tuple(box), tuple(element_strides), swizzle, nan_fill=nan_fill)
+        tile = TensorMap(
+            0,
+            element,
+            tuple(dims),
+            tuple(strides),
+            tuple(box),
+            tuple(element_strides),
+            swizzle,
+            nan_fill=nan_fill,
+        )
         place = int(128 * random.integers(0, 9))
         rows = tile.shared_bytes
         if rows + place > TILE_BYTES:
@@ -206,7 +218,9 @@ def tile_cases(loads: int = 160, stores: int = 80, reductions: int = 40) -> Iter
         )
         body = fill_shared(TILE_BYTES) + INIT + load + WAIT + copy_out(TILE_BYTES)
         yield asynchronous(name, body, noise(name, 8192), TILE_BYTES, map=tile)
-    plan = [("store", i) for i in range(stores)] + [(list(REDUCTIONS)[i % len(REDUCTIONS)], i) for i in range(reductions)]
+    plan = [("store", i) for i in range(stores)] + [
+        (list(REDUCTIONS)[i % len(REDUCTIONS)], i) for i in range(reductions)
+    ]
     for operation, number in plan:
         name = f"tma/{operation}-{number}"
         tile, coordinates, place = random_tile(name, operation)
@@ -218,7 +232,9 @@ def tile_cases(loads: int = 160, stores: int = 80, reductions: int = 40) -> Iter
             f" {head}.{tile.rank}d.global.shared::cta{tail}.tile.bulk_group [%map, {{{numbers}}}], [%s];"
             " cp.async.bulk.commit_group; cp.async.bulk.wait_group 0; ret;"
         )
-        yield asynchronous(name, fill_shared(TILE_BYTES) + store, noise(name, 8192), 8192, map=tile, map_over="out")
+        yield asynchronous(
+            name, fill_shared(TILE_BYTES) + store, noise(name, 8192), 8192, map=tile, map_over="out"
+        )
 
 
 # ---- Tensor map updates ------------------------------------------------------------------------------------
@@ -232,12 +248,22 @@ def update_cases() -> Iterator[Case]:
     ordinals = [("global_dim.b32", range(5), (1, 77, 2**31)), ("box_dim.b32", range(5), (1, 64, 256)),
                 ("element_stride.b32", range(5), (1, 8)), ("global_stride.b64", range(4), (16, 4096, 2**36 + 48))]  # fmt: skip
     jobs = [(field, "", value) for field, values in fields for value in values]
-    jobs += [(field, f"{i}, ", value) for field, places, values in ordinals for i in places for value in values]
+    jobs += [
+        (field, f"{i}, ", value) for field, places, values in ordinals for i in places for value in values
+    ]
     for field, ordinal, value in jobs:
         name = f"tensormap/{field}-{ordinal.strip(', ')}-{value:#x}"
         kind, width = field.split(".")
         data = np.zeros(4096, np.uint8)
-        start = TensorMap(0x7F00_0000_0000, ElementType.F16, (64, 48, 5, 4, 3), (128, 8192, 65536, 262144), (64, 8, 2, 1, 1), kind=0, swizzle=Swizzle.B64)
+        start = TensorMap(
+            0x7F00_0000_0000,
+            ElementType.F16,
+            (64, 48, 5, 4, 3),
+            (128, 8192, 65536, 262144),
+            (64, 8, 2, 1, 1),
+            kind=0,
+            swizzle=Swizzle.B64,
+        )
         data[:128] = np.frombuffer(start.encode(), np.uint8)
         body = fill_shared(128) + (
             f"@%first tensormap.replace.tile.{kind}.shared::cta.b1024.{width} [%tile], {ordinal}{value};"

@@ -52,7 +52,9 @@ class Case:
 
     def digest(self) -> str:
         """Of all that determines the result, so that a changed case is not compared with an old record."""
-        content = f"{self.text()}|{self.output_bytes}|{self.map}|{self.map_over}|{self.shared_bytes}|".encode()
+        content = (
+            f"{self.text()}|{self.output_bytes}|{self.map}|{self.map_over}|{self.shared_bytes}|".encode()
+        )
         return hashlib.sha256(content + self.data.tobytes()).hexdigest()[:16]
 
     def encoded_map(self, addresses: dict[str, int], kind: int) -> bytes:

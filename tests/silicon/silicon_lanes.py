@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (one PTX statement after the other reads best on its line)
 """Cases of instructions that work lane by lane or across the lanes of a warp."""
 
 from __future__ import annotations
@@ -5,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-
 from silicon_case import LANES, ROUNDS, Case, random_of
 
 SPECIAL_INTEGERS = (0, 1, 2, 3, 31, 32, 33, 63, 64, 127, 128, 255, 256)
@@ -28,12 +28,16 @@ def operands(name: str, kinds: list[str]) -> np.ndarray:
             column[:] = random.integers(0, 71, column.shape)
         elif kind == "f32":
             special = random.choice(np.array(SPECIAL_FLOATS, np.uint64), column.shape)
-            moderate = (random.standard_normal(column.shape) * 2.0 ** random.integers(-20, 40, column.shape)).astype(np.float32)
+            moderate = (
+                random.standard_normal(column.shape) * 2.0 ** random.integers(-20, 40, column.shape)
+            ).astype(np.float32)
             column[:] = np.where(random.random(column.shape) < 0.5, special, moderate.view(np.uint32))
         elif kind == "f64":
             special = random.choice(np.array(SPECIAL_FLOATS, np.uint32).view(np.float32), column.shape)
             with np.errstate(invalid="ignore"):
-                numbers = np.where(random.random(column.shape) < 0.3, special, random.standard_normal(column.shape) * 1e3)
+                numbers = np.where(
+                    random.random(column.shape) < 0.3, special, random.standard_normal(column.shape) * 1e3
+                )
             column[:] = numbers.astype(np.float64).view(np.uint64)
         elif kind[0] == "i":
             ones = np.uint64(2 ** int(kind[1:]) - 1)
@@ -72,10 +76,19 @@ def lanewise(name: str, instruction: str, result: int, kinds: list[str], widths:
 
 
 def integer_cases() -> Iterator[Case]:
-    def case(family: str, mnemonic: str, result: int, widths: list[int], kinds: list[str] | None = None, tail: str = "") -> Case:
+    def case(
+        family: str,
+        mnemonic: str,
+        result: int,
+        widths: list[int],
+        kinds: list[str] | None = None,
+        tail: str = "",
+    ) -> Case:
         sources = ", ".join(f"{{{letter}}}" for letter in LETTERS[: len(widths)])
         kinds = kinds or [f"i{width}" for width in widths]
-        return lanewise(f"{family}/{mnemonic}{tail}", f"{mnemonic} {{d}}, {sources}{tail};", result, kinds, widths)
+        return lanewise(
+            f"{family}/{mnemonic}{tail}", f"{mnemonic} {{d}}, {sources}{tail};", result, kinds, widths
+        )
 
     for bits in (16, 32, 64):
         for sign in "us":
@@ -117,28 +130,79 @@ def integer_cases() -> Iterator[Case]:
             yield case("compare", f"setp.{compare}.{kind}", 1, [bits] * 2)
     for bits in (16, 32, 64):
         instruction = f"{{{{ .reg .pred p; setp.lt.s32 p, {{c}}, 0; selp.b{bits} {{d}}, {{a}}, {{b}}, p; }}}}"
-        yield lanewise(f"compare/selp.b{bits}", instruction, bits, [f"i{bits}"] * 2 + ["i32"], [bits, bits, 32])
+        yield lanewise(
+            f"compare/selp.b{bits}", instruction, bits, [f"i{bits}"] * 2 + ["i32"], [bits, bits, 32]
+        )
 
 
 def float_cases() -> Iterator[Case]:
     for ftz in ("", ".ftz"):
         for operation in ("add", "sub", "mul"):
-            yield lanewise(f"float/{operation}.rn{ftz}.f32", f"{operation}.rn{ftz}.f32 {{d}}, {{a}}, {{b}};", 32, ["f32"] * 2, [32] * 2)
+            yield lanewise(
+                f"float/{operation}.rn{ftz}.f32",
+                f"{operation}.rn{ftz}.f32 {{d}}, {{a}}, {{b}};",
+                32,
+                ["f32"] * 2,
+                [32] * 2,
+            )
         for operation in ("min", "max"):
-            yield lanewise(f"float/{operation}{ftz}.f32", f"{operation}{ftz}.f32 {{d}}, {{a}}, {{b}};", 32, ["f32"] * 2, [32] * 2)
-        yield lanewise(f"float/fma.rn{ftz}.f32", f"fma.rn{ftz}.f32 {{d}}, {{a}}, {{b}}, {{c}};", 32, ["f32"] * 3, [32] * 3)
+            yield lanewise(
+                f"float/{operation}{ftz}.f32",
+                f"{operation}{ftz}.f32 {{d}}, {{a}}, {{b}};",
+                32,
+                ["f32"] * 2,
+                [32] * 2,
+            )
+        yield lanewise(
+            f"float/fma.rn{ftz}.f32",
+            f"fma.rn{ftz}.f32 {{d}}, {{a}}, {{b}}, {{c}};",
+            32,
+            ["f32"] * 3,
+            [32] * 3,
+        )
     for operation in ("add", "sub", "mul"):
-        yield lanewise(f"float/{operation}.rn.f64", f"{operation}.rn.f64 {{d}}, {{a}}, {{b}};", 64, ["f64"] * 2, [64] * 2)
+        yield lanewise(
+            f"float/{operation}.rn.f64", f"{operation}.rn.f64 {{d}}, {{a}}, {{b}};", 64, ["f64"] * 2, [64] * 2
+        )
     for operation in ("add", "sub", "mul"):
-        yield lanewise(f"float/{operation}.rn.f16x2", f"{operation}.rn.f16x2 {{d}}, {{a}}, {{b}};", 32, ["i32"] * 2, [32] * 2)
+        yield lanewise(
+            f"float/{operation}.rn.f16x2",
+            f"{operation}.rn.f16x2 {{d}}, {{a}}, {{b}};",
+            32,
+            ["i32"] * 2,
+            [32] * 2,
+        )
     yield lanewise("float/fma.rn.f16x2", "fma.rn.f16x2 {d}, {a}, {b}, {c};", 32, ["i32"] * 3, [32] * 3)
     for operation in ("neg", "abs"):
         yield lanewise(f"float/{operation}.f32", f"{operation}.f32 {{d}}, {{a}};", 32, ["f32"], [32])
     for operation in ("sqrt.rn", "rcp.rn", "div.rn"):
         sources, count = ("{a}, {b}", 2) if operation[0] == "d" else ("{a}", 1)
-        yield lanewise(f"float/{operation}.f32", f"{operation}.f32 {{d}}, {sources};", 32, ["f32"] * count, [32] * count)
-    for compare in ("eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"):
-        yield lanewise(f"compare/setp.{compare}.f32", f"setp.{compare}.f32 {{d}}, {{a}}, {{b}};", 1, ["f32"] * 2, [32] * 2)
+        yield lanewise(
+            f"float/{operation}.f32", f"{operation}.f32 {{d}}, {sources};", 32, ["f32"] * count, [32] * count
+        )
+    for compare in (
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "equ",
+        "neu",
+        "ltu",
+        "leu",
+        "gtu",
+        "geu",
+        "num",
+        "nan",
+    ):
+        yield lanewise(
+            f"compare/setp.{compare}.f32",
+            f"setp.{compare}.f32 {{d}}, {{a}}, {{b}};",
+            1,
+            ["f32"] * 2,
+            [32] * 2,
+        )
 
 
 def convert_cases() -> Iterator[Case]:
@@ -175,7 +239,13 @@ def convert_cases() -> Iterator[Case]:
 
 
 def warp_cases() -> Iterator[Case]:
-    def case(name: str, instruction: str, result: int = 32, kinds: list[str] | None = None, widths: list[int] | None = None) -> Case:
+    def case(
+        name: str,
+        instruction: str,
+        result: int = 32,
+        kinds: list[str] | None = None,
+        widths: list[int] | None = None,
+    ) -> Case:
         return lanewise(f"warp/{name}", instruction, result, kinds or ["i32"], widths or [32])
 
     for mode in ("up", "down", "bfly", "idx"):
@@ -212,33 +282,81 @@ def memory_cases() -> Iterator[Case]:
 
     def case(name: str, body: str) -> Case:
         data = random_of(f"memory/{name}").integers(0, 256, 4096).astype(np.uint8)
-        return Case(f"memory/{name}", start + "\n" + body + "\nret;", data, 1024, shared_bytes=4096, shared=smem)
+        return Case(
+            f"memory/{name}", start + "\n" + body + "\nret;", data, 1024, shared_bytes=4096, shared=smem
+        )
 
     for kind in ("u8", "s8", "u16", "s16", "b32"):
         for offset in (0, 2, 4):
             if offset % (4 if kind == "b32" else 1) == 0:
-                yield case(f"ld.{kind}+{offset}", f"ld.global.{kind} %x0, [%in+{offset}]; st.global.b32 [%out], %x0;")
-    yield case("ld.v4", "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in]; st.global.v4.b32 [%out], {%x3, %x2, %x1, %x0};")
+                yield case(
+                    f"ld.{kind}+{offset}", f"ld.global.{kind} %x0, [%in+{offset}]; st.global.b32 [%out], %x0;"
+                )
+    yield case(
+        "ld.v4",
+        "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in]; st.global.v4.b32 [%out], {%x3, %x2, %x1, %x0};",
+    )
     yield case("ld.v2.b64", "ld.global.v2.b64 {%g, %r}, [%in]; st.global.v2.b64 [%out], {%r, %g};")
-    yield case("ld.v4.u8", "ld.global.v4.u8 {%h0, %h1, %h2, %h3}, [%in]; st.global.v4.u16 [%out], {%h0, %h1, %h2, %h3};")
+    yield case(
+        "ld.v4.u8",
+        "ld.global.v4.u8 {%h0, %h1, %h2, %h3}, [%in]; st.global.v4.u16 [%out], {%h0, %h1, %h2, %h3};",
+    )
     yield case("st.u8", "ld.global.b32 %x0, [%in]; st.global.u8 [%out], %x0; st.global.u16 [%out+2], %x0;")
-    yield case("shared", "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in]; st.shared.v4.b32 [%s], {%x0, %x1, %x2, %x3}; bar.sync 0;"
-               " xor.b32 %s, %lane, 5; mul.lo.s32 %s, %s, 16; add.s32 %s, %s, %base; ld.shared.v2.b32 {%x4, %x5}, [%s+8]; st.global.v2.b32 [%out], {%x4, %x5};")
+    yield case(
+        "shared",
+        "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in]; st.shared.v4.b32 [%s], {%x0, %x1, %x2, %x3}; bar.sync 0;"
+        " xor.b32 %s, %lane, 5; mul.lo.s32 %s, %s, 16; add.s32 %s, %s, %base; ld.shared.v2.b32 {%x4, %x5}, [%s+8]; st.global.v2.b32 [%out], {%x4, %x5};",
+    )
     for space, place in (("global", "%out"), ("shared", "%s")):
-        fill = "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in];" f" st.{space}.v4.b32 [{place}], {{%x0, %x1, %x2, %x3}};"
-        back = "" if space == "global" else "ld.shared.v4.b32 {%x4, %x5, %x6, %x7}, [%s]; st.global.v4.b32 [%out], {%x4, %x5, %x6, %x7};"
+        fill = (
+            "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in];"
+            f" st.{space}.v4.b32 [{place}], {{%x0, %x1, %x2, %x3}};"
+        )
+        back = (
+            ""
+            if space == "global"
+            else "ld.shared.v4.b32 {%x4, %x5, %x6, %x7}, [%s]; st.global.v4.b32 [%out], {%x4, %x5, %x6, %x7};"
+        )
         take = " st.global.b32 [%o2], %x4;"
         aside = ".reg .b64 %o2; add.s64 %o2, %out, 512;"
-        for operation in ("add.u32", "add.s32", "min.s32", "min.u32", "max.s32", "max.u32", "and.b32", "or.b32", "xor.b32", "exch.b32", "inc.u32", "dec.u32"):
-            yield case(f"atom.{space}.{operation}", f"{aside} {fill} atom.{space}.{operation} %x4, [{place}], %x1; {take} {back}")
-        yield case(f"atom.{space}.cas.b32", f"{aside} {fill} atom.{space}.cas.b32 %x4, [{place}], %x0, %x2; {take} atom.{space}.cas.b32 %x5, [{place}+4], %x0, %x2; {back}")
-        yield case(f"atom.{space}.sum", f"{aside} {fill} bar.sync 0; {'add.s64 %g, %out, 0; sub.s64 %g, %g, %l;' if space == 'global' else ''} red.{space}.add.u32 [{'%g' if space == 'global' else '%base'}], %x2; bar.sync 0; {back}")
+        for operation in (
+            "add.u32",
+            "add.s32",
+            "min.s32",
+            "min.u32",
+            "max.s32",
+            "max.u32",
+            "and.b32",
+            "or.b32",
+            "xor.b32",
+            "exch.b32",
+            "inc.u32",
+            "dec.u32",
+        ):
+            yield case(
+                f"atom.{space}.{operation}",
+                f"{aside} {fill} atom.{space}.{operation} %x4, [{place}], %x1; {take} {back}",
+            )
+        yield case(
+            f"atom.{space}.cas.b32",
+            f"{aside} {fill} atom.{space}.cas.b32 %x4, [{place}], %x0, %x2; {take} atom.{space}.cas.b32 %x5, [{place}+4], %x0, %x2; {back}",
+        )
+        yield case(
+            f"atom.{space}.sum",
+            f"{aside} {fill} bar.sync 0; {'add.s64 %g, %out, 0; sub.s64 %g, %g, %l;' if space == 'global' else ''} red.{space}.add.u32 [{'%g' if space == 'global' else '%base'}], %x2; bar.sync 0; {back}",
+        )
     for count in (1, 2, 4):
         registers = ", ".join(f"%x{i}" for i in range(count))
         for trans in ("", ".trans"):
             fill = "ld.global.v4.b32 {%x0, %x1, %x2, %x3}, [%in]; st.shared.v4.b32 [%s], {%x0, %x1, %x2, %x3}; bar.sync 0;"
-            yield case(f"ldmatrix.x{count}{trans}", f"{fill} ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{registers}}}, [%s]; st.global.b32 [%out], %x0; st.global.b32 [%out+8], %x{count - 1};")
-            yield case(f"stmatrix.x{count}{trans}", f"{fill} stmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 [%s], {{{registers}}}; bar.sync 0; ld.shared.v4.b32 {{%x4, %x5, %x6, %x7}}, [%s]; st.global.v4.b32 [%out], {{%x4, %x5, %x6, %x7}};")
+            yield case(
+                f"ldmatrix.x{count}{trans}",
+                f"{fill} ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{registers}}}, [%s]; st.global.b32 [%out], %x0; st.global.b32 [%out+8], %x{count - 1};",
+            )
+            yield case(
+                f"stmatrix.x{count}{trans}",
+                f"{fill} stmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 [%s], {{{registers}}}; bar.sync 0; ld.shared.v4.b32 {{%x4, %x5, %x6, %x7}}, [%s]; st.global.v4.b32 [%out], {{%x4, %x5, %x6, %x7}};",
+            )
 
 
 def cases() -> list[Case]:
