@@ -72,6 +72,9 @@ BARRIER_BYTES = 8
 HEADER_BYTES = 1024  # mbarriers and the tensor memory address, ahead of the stages
 SMEM_PER_SM = 228 * 1024
 SMEM_RESERVED_PER_CTA = 1024
+# With 2, a kernel of single tiles takes half an SM and the next launch is set up beside it. But then two CTAs
+# of one launch also meet on an SM, which doubles its bytes (on an H200: on 10 to 17 of its 132 SMs).
+SINGLE_TILE_CTAS_PER_SM = 1
 
 # Tensor memory columns: accumulators (lane = row, column = token, fp32), scales of the rows, scales of each
 # half's tokens (128 x 4 per K block are 32 lanes x 16 B, i.e. 4 columns).
@@ -124,8 +127,7 @@ MMA_DESCRIPTOR = 1 << 7 | 1 << 10 | TILE_ROWS // 16 << 24
 class Config:
     """What a kernel is compiled for. `halves` is the number of 128-token halves of a full tile, 1 or 2.
 
-    One half: the host picks it when no CTA pair has a second tile. The kernel then takes at most half of an
-    SM (shared memory, tensor memory), so that the CTAs of the next launch, released early, fit beside it.
+    One half: the host picks it when no CTA pair has a second tile. It takes half of the tensor memory.
     """
 
     groups: int
@@ -133,7 +135,7 @@ class Config:
 
     @property
     def ctas_per_sm(self) -> int:
-        return 2 if self.halves == 1 else 1
+        return SINGLE_TILE_CTAS_PER_SM if self.halves == 1 else 1
 
     @property
     def stage_bytes(self) -> int:
@@ -142,14 +144,14 @@ class Config:
 
     @property
     def stages(self) -> int:
-        """4 in half an SM or 5 in a whole one."""
+        """8 of 28 KB (4 in half an SM) or 5 of 38 KB."""
         smem = SMEM_PER_SM // self.ctas_per_sm - SMEM_RESERVED_PER_CTA - HEADER_BYTES
         return smem // self.stage_bytes
 
     @property
     def prefetches(self) -> bool:
         """Fetch rows into L2 one round of the stages ahead: 4 stages alone do not cover DRAM's latency."""
-        return self.halves == 1
+        return self.ctas_per_sm == 2
 
     @property
     def accumulators(self) -> int:
@@ -775,7 +777,7 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
 def plan(sizes: Sizes, processors: int) -> Plan:
     """Tiles of 128 tokens if each CTA pair then has at most one, else of 256. As few turns as the device's
     pairs allow, then as few pairs as those turns need; but all pairs, some idle, where two launches share the
-    SMs: each SM then has one CTA of this launch, and room for just one of the next."""
+    SMs: each SM then has one CTA of this launch and, while that runs, room for just one of the next."""
     check_sizes(sizes)
     most_pairs = processors // CTAS
 
@@ -784,11 +786,12 @@ def plan(sizes: Sizes, processors: int) -> Plan:
 
     halves = 1 if tiles(1) <= most_pairs else 2
     turns = -(-tiles(halves) // most_pairs)
-    pairs = most_pairs if halves == 1 else -(-tiles(halves) // turns)
+    config = Config(len(sizes), halves)
+    pairs = most_pairs if config.ctas_per_sm == 2 else -(-tiles(halves) // turns)
     order = tuple(sorted(range(len(sizes)), key=lambda g: -sizes[g][0]))
     numbers = (pairs, *(number for g in order for number in sizes[g][:3]))
     expected = tuple(expected_tensors(*sizes[g][:3]) for g in order)
-    return Plan(Config(len(sizes), halves), order, numbers, expected)
+    return Plan(config, order, numbers, expected)
 
 
 @cache

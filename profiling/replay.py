@@ -209,6 +209,8 @@ def steady_bytes(timeline: Timeline) -> float:
         begin, end = min(land for _, land, _ in flights), max(issue for issue, _, _ in flights)
         if end > begin:
             means.append(_held(flights, begin, end) / (end - begin))
+        else:  # everything is under way before anything lands
+            means.append(float(sum(size for _, _, size in flights)))
     return sum(means) / len(means) if means else 0.0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TAIL = {"m": [200, 40], "n": [264, 520], "k": [1600, 1280], "seed": 7}  # M, N and K tails, k tiles > stages
+TAIL = {"m": [200, 40], "n": [264, 520], "k": [2368, 1280], "seed": 7}  # M, N and K tails, k tiles > stages
 MANY = {"m": [300, 130], "n": [6400, 1024], "k": [320, 512], "seed": 7}  # several tiles per CTA pair
 
 
