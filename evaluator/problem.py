@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -256,3 +257,19 @@ def on_host(data: Groups) -> Groups:
 
 def _article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def on_device(device: Any, data: Any) -> Any:
+    """The 4-tuple with its tensors in the memory of `device`, a `SimulatedDevice`; the plain scales stay.
+
+    Faults name the tensors `a[0]`, `b[0]`, `c[0]`, `sfa[0]`, `sfb[0]` and so on.
+    """
+    abc, plain, scales, sizes = data
+
+    def move(names: str, groups: Any) -> list[tuple[Any, ...]]:
+        return [
+            tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names.split(), tensors, strict=True))
+            for g, tensors in enumerate(groups)
+        ]
+
+    return move("a b c", abc), plain, move("sfa sfb", scales), sizes

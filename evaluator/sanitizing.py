@@ -21,7 +21,7 @@ from b200sim.device import SimulatedDevice
 from b200sim.driver.b200 import SM_COUNT
 from b200sim.machine.schedule import exploration
 from b200sim.sanitizer import Report, Session, Trace
-from evaluator import session
+from evaluator import problem, session
 from evaluator.cases import Case
 from evaluator.options import Options
 from evaluator.serving import load_submission
@@ -92,7 +92,7 @@ def _run(
     started = time.monotonic()
     with device.paused():
         inputs = reference.generate_input(**case.arguments(), device="cpu")
-        data = _placed(device, inputs)
+        data = problem.on_device(device, inputs)
     watched = Session(trace.observer if trace else None)
     outcome = Outcome(case, watched.report)
     for name in asked.of_case():
@@ -110,19 +110,6 @@ def _run(
     outcome.seconds = time.monotonic() - started
     print(_line(outcome), flush=True)
     return outcome
-
-
-def _placed(device: SimulatedDevice, data: Any) -> Any:
-    """The inputs in device memory; the reference scales stay on the host."""
-    abc, plain, scales, sizes = data
-
-    def move(names: str, groups: Any) -> list[tuple[Any, ...]]:
-        return [
-            tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names.split(), tensors, strict=True))
-            for g, tensors in enumerate(groups)
-        ]
-
-    return move("a b c", abc), plain, move("sfa sfb", scales), sizes
 
 
 def _line(outcome: Outcome) -> str:

@@ -15,6 +15,7 @@ import torch
 from b200sim.device import SimulatedDevice
 from b200sim.driver import Launch
 from b200sim.isa import tcgen05
+from evaluator import problem
 from profiling import binary, host
 from profiling.replay import Timeline
 from profiling.summary import summarize
@@ -51,7 +52,7 @@ def profile(submission: Path, sizes: Sequence[tuple[int, int, int]]) -> tuple[di
     with _without_arithmetic(), device:
         module = load(submission)
         with device.paused():
-            moved = _moved(device, data)
+            moved = problem.on_device(device, data)
         module.custom_kernel(moved)
     figures: dict[str, Any] = {"launches": len(device.recorders), "sizes": [list(size) for size in sizes]}
     timelines: list[Timeline] = []
@@ -96,18 +97,6 @@ def _scales(rows: int, k: int) -> torch.Tensor:
     flat = torch.zeros(atoms * atoms_k * ATOM_BYTES, dtype=torch.uint8).view(torch.float8_e4m3fn)
     strides = (16, 4, atoms_k * ATOM_BYTES, 1, ATOM_BYTES, flat.numel())
     return flat.as_strided((32, 4, atoms, 4, atoms_k, 1), strides)
-
-
-def _moved(device: SimulatedDevice, data: tuple[Any, ...]) -> tuple[Any, ...]:
-    abc, plain, scales, sizes = data
-
-    def move(names: tuple[str, ...], groups: list[tuple[torch.Tensor, ...]]) -> list[tuple[Any, ...]]:
-        return [
-            tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names, tensors, strict=True))
-            for g, tensors in enumerate(groups)
-        ]
-
-    return move(("a", "b", "c"), abc), plain, move(("sfa", "sfb"), scales), sizes
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 import reference
 from b200sim.device import SimulatedDevice
 from b200sim.faults import Fault
+from evaluator import problem
 from tests.mutations import mutants
 from tests.mutations.mutants import Mutant
 
@@ -34,7 +35,9 @@ def outcome(mutant: Mutant) -> str:
     data = reference.generate_input(**case, g=len(case["m"]), device="cpu")
     with tempfile.TemporaryDirectory() as folder, SimulatedDevice(time_limit=SECONDS) as device:
         with device.paused():
-            placed = _on_device(device, data)
+            for _, _, c in data[0]:
+                c.view(torch.int16).fill_(-1)  # poison: NaN
+            placed = problem.on_device(device, data)
         module = _load(mutated_source(mutant), Path(folder))
         try:
             output = module.custom_kernel(placed)
@@ -43,22 +46,6 @@ def outcome(mutant: Mutant) -> str:
         with device.paused():
             passed, message = reference.check_implementation(placed, output)
     return "passed" if passed else message
-
-
-def _on_device(device: SimulatedDevice, data):  # type: ignore[no-untyped-def]
-    abc, plain, reordered, sizes = data
-    for _, _, c in abc:
-        c.view(torch.int16).fill_(-1)  # poison: NaN
-    names = ("a", "b", "c"), ("sfa", "sfb")
-    groups = [
-        tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names[0], tensors, strict=True))
-        for g, tensors in enumerate(abc)
-    ]
-    scales = [
-        tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names[1], tensors, strict=True))
-        for g, tensors in enumerate(reordered)
-    ]
-    return groups, plain, scales, sizes
 
 
 def _load(source: str, folder: Path) -> ModuleType:
