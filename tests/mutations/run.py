@@ -38,7 +38,7 @@ def outcome(mutant: Mutant) -> str:
             for _, _, c in data[0]:
                 c.view(torch.int16).fill_(-1)  # poison: NaN
             placed = problem.on_device(device, data)
-        module = _load(mutated_source(mutant), Path(folder))
+        module = load(mutated_source(mutant), Path(folder))
         try:
             output = module.custom_kernel(placed)
         except Fault as fault:
@@ -48,15 +48,13 @@ def outcome(mutant: Mutant) -> str:
     return "passed" if passed else message
 
 
-def _load(source: str, folder: Path) -> ModuleType:
+def load(source: str, folder: Path) -> ModuleType:
     """Import source text; the DSL reads a kernel's source from its file, so there must be one."""
     path = folder / "mutant.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location("mutant", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["mutant"] = (
-        module  # and it stays there: the DSL looks up sources of known modules much faster
-    )
+    sys.modules["mutant"] = module  # and it stays: the DSL finds sources of known modules much faster
     spec.loader.exec_module(module)
     return module

@@ -43,9 +43,9 @@ def run_kernel(
     """`source`: text of a submission, run on `corpus_kernel.CASE`."""
     import torch
 
-    import reference
     from b200sim.device import SimulatedDevice
-    from tests.mutations.run import _load, _on_device
+    from evaluator import problem
+    from tests.mutations.run import load
 
     case = case or corpus_kernel.CASE
     data, expected = _problem(tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in case.items()))
@@ -64,8 +64,8 @@ def run_kernel(
         ) as device,
     ):
         with device.paused():
-            placed = _on_device(device, data)
-        module = _load(source, Path(folder))
+            placed = problem.on_device(device, data)
+        module = load(source, Path(folder))
         output: list[torch.Tensor] = []
 
         def call() -> None:
@@ -76,7 +76,6 @@ def run_kernel(
                 return all(torch.equal(o, e) for o, e in zip(output, expected, strict=True))
 
         values = _values(call, right)
-    del reference
     return Outcome(findings, values)
 
 
