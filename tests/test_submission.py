@@ -10,7 +10,6 @@ import ast
 import ctypes
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import torch
 import reference
 from b200sim.driver import Launch, simulated_device
 from b200sim.tma.descriptor import ElementType, Swizzle, decode
+from profiling.binary import find_tool
 
 SOURCE = Path(__file__).parents[1] / "submission.py"
 ONE_HALF = {"m": (130, 40), "n": (264, 8), "k": (320, 64)}  # fits the device in one turn
@@ -300,9 +300,9 @@ def test_nothing_goes_through_local_memory_or_rewrites_descriptors(device: Devic
 @pytest.mark.heavy
 @pytest.mark.parametrize(("case", "registers"), [(ONE_HALF, 65536 // 2 // 320), (TWO_HALVES, 65536 // 320)])
 def test_registers_do_not_spill(device: Device, tmp_path: Path, case: Case, registers: int) -> None:
-    ptxas = shutil.which("ptxas")
+    ptxas = find_tool("ptxas")
     if ptxas is None:
-        pytest.skip("needs ptxas")
+        pytest.skip("needs ptxas (from CUDA or the triton package)")
     (tmp_path / "kernel.ptx").write_text(device.ptx(case))
     command = [ptxas, "-v", "-arch=sm_100a", "kernel.ptx", "-o", "kernel.cubin"]
     log = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
