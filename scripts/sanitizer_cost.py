@@ -23,8 +23,8 @@ import reference  # noqa: E402
 from b200sim.device import SimulatedDevice  # noqa: E402
 from b200sim.machine.observer import Observer  # noqa: E402
 from b200sim.sanitizer import Sanitizer  # noqa: E402
+from evaluator import problem  # noqa: E402
 from evaluator.cases import load_task  # noqa: E402
-from evaluator.sanitizing import _placed  # noqa: E402
 from evaluator.serving import load_submission  # noqa: E402
 
 
@@ -49,7 +49,8 @@ def main(pairs: int) -> None:
         kernel = load_submission(ROOT / "submission.py").custom_kernel
         with device.paused():
             data = [
-                _placed(device, reference.generate_input(**case.arguments(), device="cpu")) for case in cases
+                problem.on_device(device, reference.generate_input(**case.arguments(), device="cpu"))
+                for case in cases
             ]
 
         def seconds(observer: Any) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +23,11 @@ def custom_kernel(data):
 """
 
 
-def submit(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+def submit(
+    *arguments: str, path: str | None = None, home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"PATH": path} if path is not None else {})}
+    environment |= {"HOME": str(home)} if home else {}
     command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
 
@@ -81,6 +86,31 @@ def test_this_submission_passes_and_nothing_is_uploaded(tmp_path: Path) -> None:
     assert not (tmp_path / "called").exists()
 
 
+def popcorn_cli() -> argparse.ArgumentParser:
+    """What gpu-mode/popcorn-cli v1.3.9 accepts after `submit`: `Commands::Submit` of its src/cmd/mod.rs."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("filepath", nargs="?")
+    for option in ("--gpu", "--leaderboard", "--mode", "--benchmark-index"):
+        parser.add_argument(option)
+    parser.add_argument("-o", "--output")
+    for flag in ("--profile-brev", "--no-tui"):
+        parser.add_argument(flag, action="store_true")
+    return parser
+
+
+def test_the_cli_understands_the_command_in_every_mode(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(SCRIPT))
+    for mode in ("test", "benchmark", "leaderboard", "profile"):
+        cli, subcommand, *rest = script["upload_command"]("popcorn", Path("-mine.py"), mode)
+        assert (cli, subcommand) == ("popcorn", "submit")
+        understood = popcorn_cli().parse_args(rest)
+        assert understood.mode == mode and understood.no_tui and not understood.profile_brev
+        assert understood.gpu == "B200" and understood.leaderboard == "nvfp4_group_gemm"
+        assert understood.filepath == str(tmp_path / "-mine.py"), "a file is never taken for an option"
+    assert set(script["MODES"]) == {"test", "benchmark", "leaderboard", "profile"}
+
+
 def test_an_upload_needs_the_ten_cases() -> None:
     done = submit("--upload", "test", "--no-cases")
     assert done.returncode == 2 and "ten cases" in done.stderr
@@ -98,7 +128,8 @@ def test_a_submission_that_fails_a_case_is_not_uploaded(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_an_upload_runs_the_cli_with_the_command_shown(tmp_path: Path) -> None:
     cli = recording_cli(tmp_path, "popcorn-cli", status=7)
-    done = submit("--upload", "benchmark", path=f"{cli}:{os.environ['PATH']}")
+    (tmp_path / ".popcorn.yaml").write_text("cli_id: nobody\n")
+    done = submit("--upload", "benchmark", path=f"{cli}:{os.environ['PATH']}", home=tmp_path)
     assert done.returncode == 7, "the CLI's own exit status"
     called = (tmp_path / "called").read_text().strip()
     assert called == (
@@ -111,3 +142,11 @@ def test_an_upload_runs_the_cli_with_the_command_shown(tmp_path: Path) -> None:
 def test_without_the_cli_an_upload_says_where_to_get_it(tmp_path: Path) -> None:
     done = submit("--upload", "test", path=str(tmp_path))
     assert done.returncode == 3 and "popcorn-cli" in done.stderr
+
+
+def test_an_upload_needs_a_registered_cli(tmp_path: Path, monkeypatch) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "popcorn register discord" in script["missing_for_upload"]("popcorn")
+    (tmp_path / ".popcorn.yaml").write_text("cli_id: nobody\n")
+    assert script["missing_for_upload"]("popcorn") == ""
