@@ -1,4 +1,4 @@
-"""Addresses of one state space seen from another (PTX ISA 9.7.9.18 isspacep to 9.7.9.24 getctarank).
+"""Addresses of one state space seen from another (PTX ISA 9.7.9.19 isspacep to 9.7.9.24 getctarank).
 
 A generic address is the host address for global and parameter memory, and lies in the shared window for
 shared memory: there it is SHARED_WINDOW plus the shared::cluster address.

@@ -1,4 +1,4 @@
-"""Atomic read-modify-write operations on memory (PTX ISA 9.7.13.5 atom, 9.7.13.7 red)."""
+"""Atomic read-modify-write operations on memory (PTX ISA 9.7.13.5 atom, 9.7.13.6 red)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cluster launch control (PTX ISA 9.7.13.16): a running cluster takes over one that has not started."""
+"""Cluster launch control (PTX ISA 9.7.13.17, .18): a running cluster takes over one that has not started."""
 
 from __future__ import annotations
 

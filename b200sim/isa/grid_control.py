@@ -1,4 +1,4 @@
-"""Instructions about the grid and its resources that change no value here (PTX ISA 9.7.12.6, 9.7.19)."""
+"""Instructions about the grid and its resources that change no value here (PTX ISA 9.7.13.13, 9.7.19)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves between registers, and packing (PTX ISA 9.7.9.3)."""
+"""Moves between registers, and packing (PTX ISA 9.7.9.3, 9.7.9.4)."""
 
 from __future__ import annotations
 

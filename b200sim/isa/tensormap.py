@@ -1,4 +1,4 @@
-"""Instructions that edit tensor maps on the device (PTX ISA 9.7.9.27.1, 9.7.13.7)."""
+"""Instructions that edit tensor maps on the device (PTX ISA 9.7.9.28, 9.7.13.16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instructions in which the lanes of a warp talk to each other (PTX ISA 9.7.9.6 shfl, 9.7.13.8 ff.)."""
+"""Instructions in which the lanes of a warp talk to each other (PTX ISA 9.7.9.6 shfl, 9.7.13.9 ff.)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class AsyncOperation:
 
 
 class CopyGroups(Wait):
-    """The groups of asynchronous copies of a warp's threads (PTX ISA 9.7.9.25.2.1): commit_group closes one,
+    """The groups of asynchronous copies of a warp's threads (PTX ISA 9.7.9.25.1.1): commit_group closes one,
     wait_group waits. A warp has one such object for bulk copies and one for `cp.async`.
 
     Each thread has groups of its own; lanes that issued together share entries here, with their lane mask.

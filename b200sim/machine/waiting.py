@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 RESULTS_KEPT = 4  # of the last generations of a named barrier: its warps read them before they arrive again
-COUNT_LIMIT = 1 << 20  # PTX ISA 9.7.13.15.1: pending counts and the transaction count stay below this
+COUNT_LIMIT = 1 << 20  # PTX ISA 9.7.13.15.2: pending counts and the transaction count stay below this
 
 
 class Wait:
@@ -199,7 +199,7 @@ class ClusterBarrier(Wait):
         self._settle()
 
     def leave(self, arrived: bool) -> None:
-        """A warp has exited, which counts as arriving from now on (PTX ISA 9.7.13.4).
+        """A warp has exited, which counts as arriving from now on (PTX ISA 9.7.13.3).
 
         `arrived`: it had already arrived in this phase.
         """

@@ -64,7 +64,7 @@ class AsyncShared(SyncEvents):
     def _check_proxy(
         self, state: ClusterState, ws: WarpState, shadow: SharedCells, where: Any, access: Access
     ) -> None:
-        """PTX ISA 9.7.13.4: generic writes reach the async proxy only through fence.proxy.async."""
+        """PTX ISA 9.7.9.25.2, 9.7.16.6.5: generic writes reach the async proxy only through a proxy fence."""
         generic = state.agents.generic
         for row, code in ((ASYNC, "proxy_fence_missing"), (WRITER, "proxy_fence_by_reader")):
             ids = shadow.unordered_writes(where, np.where(generic, ws.now[row], NEVER))

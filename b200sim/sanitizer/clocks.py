@@ -5,8 +5,8 @@ issues to it; the transactions of each mbarrier; the bulk copies, tensor memory 
 An access is an epoch (slot, clock). What an agent knows is a matrix of five rows over the slots; epoch
 (s, c) has happened before for it, in the sense of a row, if that row holds at least c at s:
 
-  MEMORY     its effect is visible to this thread's generic accesses: causality order, PTX ISA 8.9.4
-  ASYNC      it was made visible to the async proxy on the way: fence.proxy.async, PTX ISA 9.7.13.4, 8.5
+  MEMORY     its effect is visible to this thread's generic accesses: causality order, PTX ISA 8.9.5
+  ASYNC      it was made visible to the async proxy on the way: fence.proxy.async, PTX ISA 9.7.13.4, 8.6
   EXECUTION  it is over; memory need not be visible: relaxed barriers carry no more (PTX ISA 9.7.13.3)
   WRITER     as ASYNC, but counting only the writer's own fence, not a later one by the reader
   FENCED     what a relaxed release carries of MEMORY: what was known at the last fence.acq_rel or stronger

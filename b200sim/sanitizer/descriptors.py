@@ -1,4 +1,4 @@
-"""Tensor maps that the kernel itself rewrites (PTX ISA 9.7.9.28, 9.7.13.4, 9.7.9.27.2.2)."""
+"""Tensor maps that the kernel itself rewrites (PTX ISA 9.7.9.28, 9.7.13.4, 9.7.9.27.2.2, 9.7.9.25.1)."""
 
 from __future__ import annotations
 

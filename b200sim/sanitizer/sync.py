@@ -102,7 +102,7 @@ class SyncEvents(ThreadEvents, Base):
         lane: int | None,
     ) -> None:
         """Who arrives in a phase should know that somebody saw the phase before complete; else the barrier
-        can run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.16)."""
+        can run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.4, .16)."""
         if target.last_phase_is_known(state.agents.wide(knowledge)[EXECUTION]):
             return
         phase = target.barrier.phase
@@ -119,7 +119,7 @@ class SyncEvents(ThreadEvents, Base):
             )
 
     def check_transactions(self, target: BarrierState) -> None:
-        """PTX ISA 9.7.13.15.5: all arrivals are there and more bytes than were expected."""
+        """PTX ISA 9.7.13.15.5, .6: all arrivals are there and more bytes than were expected."""
         barrier = target.barrier
         if barrier.pending == 0 and barrier.transactions < 0 and self.once("tx", target.offset):
             self.report(
@@ -168,7 +168,7 @@ class SyncEvents(ThreadEvents, Base):
         *,
         asynchronous: bool,
     ) -> None:
-        """PTX ISA 9.7.13.15.9, 9.7.13.4: the object must be initialised for who uses it."""
+        """PTX ISA 9.7.13.15.3, 9.7.13.4: the object must be initialised for who uses it."""
         init = target.init
         if init is None or init.slot == ws.slot:
             return

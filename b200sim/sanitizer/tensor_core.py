@@ -150,7 +150,7 @@ class TensorCoreEvents(AsyncShared):
         target.users[access.slot] = access
 
     def check_scales(self, operation: AsyncOperation, detail: TensorCoreWork) -> None:
-        """UE4M3 scale factors have no sign, bit 7 is ignored (PTX ISA 9.7.16.10.7). Seen when it happens."""
+        """UE4M3 scale factors have no sign, bit 7 is ignored (PTX ISA 5.2.3). Seen when it happens."""
         ins = operation.ins
         if ins is None or not ins.has("kind::mxf4nvf4") or ("sign", ins.line) in self._told:
             return

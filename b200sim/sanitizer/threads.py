@@ -105,7 +105,7 @@ class ThreadEvents(Base):
     def check_dependency(
         self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None
     ) -> None:
-        """PTX ISA 9.7.12.6: what a predecessor wrote is visible only after griddepcontrol.wait."""
+        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait."""
         if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
             access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
             access.kind = "ld"
