@@ -70,7 +70,7 @@ HAZARDS = _table(
     # -- descriptors
     ("scale_factor_copies", 11, ERROR, "9.7.16.10.7",
      "the copies of scale factors in the lane quarters differ"),
-    ("scale_factor_sign", 11, NOTE, "9.7.16.10.7", "a UE4M3 scale factor has bit 7 set, which is ignored"),
+    ("scale_factor_sign", 11, NOTE, "9.7.16.10.7", "a UE4M3 scale factor is negative; its sign is ignored"),
     ("descriptor_illegal", 12, ERROR, "9.7.16.4, 9.7.16.10.9",
      "a shared memory or instruction descriptor is illegal"),
     ("swizzle_mismatch", 12, ERROR, "9.7.16.4.1, 5.5.7",

@@ -15,7 +15,6 @@ from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import rectangle, words_of_chunks
 from b200sim.sanitizer.state import ClusterState, CtaState, Pipe, WarpState
 from b200sim.tensor_core.descriptors import SmemDescriptor
-from b200sim.tensor_memory import POISON
 
 if TYPE_CHECKING:
     from b200sim.machine.asynchronous import AsyncOperation
@@ -150,7 +149,9 @@ class TensorCoreEvents(AsyncShared):
         target.users[access.slot] = access
 
     def check_scales(self, operation: AsyncOperation, detail: TensorCoreWork) -> None:
-        """UE4M3 scale factors have no sign, bit 7 is ignored (PTX ISA 5.2.3). Seen when it happens."""
+        """UE4M3 scale factors have no sign, bit 7 is ignored (PTX ISA 5.2.3). Seen when it happens.
+
+        Of zero (0x80) and NaN (0xFF) the sign makes no difference."""
         ins = operation.ins
         if ins is None or not ins.has("kind::mxf4nvf4") or ("sign", ins.line) in self._told:
             return
@@ -159,11 +160,10 @@ class TensorCoreEvents(AsyncShared):
             if touch.operand not in ("SFA", "SFB"):
                 continue
             cells = detail.ctas[touch.cta].tmem.cells[:, touch.column : touch.column + touch.columns]
-            signs = (cells & np.uint32(0x80808080)).any() and not (cells == np.uint32(POISON)).all()
-            if signs and self.once("sign", ins.line):
+            if (cells & np.uint32(0x80808080)).any() and _negative(cells) and self.once("sign", ins.line):
                 self.report(
                     "scale_factor_sign",
-                    f"{touch.operand} has scale factors with bit 7 set",
+                    f"{touch.operand} has negative scale factors; they count as positive",
                     second=self.access(
                         "mma", operation.issuer, ins, 0, 0, lane=operation.thread, space="none"
                     ),
@@ -218,6 +218,12 @@ class TensorCoreEvents(AsyncShared):
 
     def relinquished(self, warp: Warp, ins: Instruction) -> None:
         self.of(warp)[0].ctas[warp.cta].relinquished = True
+
+
+def _negative(cells: Any) -> bool:
+    """Whether a byte is negative as e4m3, and neither minus zero nor NaN."""
+    codes = np.ascontiguousarray(cells).view(np.uint8)
+    return bool(((codes > 0x80) & (codes < 0xFF)).any())
 
 
 def _place(touch: Touch) -> Place:

@@ -243,6 +243,8 @@ SMALL_DEFECTS = [
           warps=4, launch={"shared_bytes": 16384}),
     small("scale factors with their sign bit set", "scale_factor_sign", scaled("0xB8B8B8B8"),
           warps=4, launch={"shared_bytes": 16384}),
+    small("one negative scale factor among positive ones", "scale_factor_sign", scaled("0x38388138"),
+          warps=4, launch={"shared_bytes": 16384}),
     small("operations that no commit covers", "never_committed",
           scaled("0x38383838").replace("tcgen05.commit", "// tcgen05.commit").replace("{ .reg .pred w7", "// {"),
           warps=4, launch={"shared_bytes": 16384}),

@@ -6,7 +6,7 @@ import pytest
 from b200sim.machine.schedule import exploration, schedule
 from b200sim.sanitizer import Report, sanitize_grid
 from tests.sanitizer.corpus_ptx import PtxDefect
-from tests.sanitizer.corpus_small import ALLOC, DEALLOC, LD, ST, small
+from tests.sanitizer.corpus_small import ALLOC, DEALLOC, LD, ST, scaled, small
 from tests.sanitizer.pipeline import KERNEL, changed
 from tests.sanitizer.run import run_ptx
 
@@ -75,6 +75,12 @@ def test_elements_smaller_than_a_shadow_cell_do_not_collide(bytes_: int, racy: b
         body = body.replace("shl.b32 %t1, %warp, 1;", "shl.b32 %t1, %warp, 2; and.b32 %t1, %t1, 0;")
     found = run_ptx(small("halves", "", body, warps=2)).findings.codes()
     assert ("shared_race" in found) == racy
+
+
+@pytest.mark.parametrize("scales", ["0x38383838", "0x80808080", "0xFF80807F"])
+def test_the_sign_of_zero_and_nan_scale_factors_is_no_finding(scales: str) -> None:
+    body = small("scales", "", scaled(scales), warps=4, launch={"shared_bytes": 16384})
+    assert run_ptx(body).findings.codes() == set()
 
 
 def test_findings_do_not_depend_on_the_order_of_the_run() -> None:
