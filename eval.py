@@ -88,6 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
 
 
 def sanitize(arguments: argparse.Namespace) -> ExitCode:
+    from b200sim.gpus import B200
     from evaluator import sanitizing, session
 
     try:
@@ -102,9 +103,8 @@ def sanitize(arguments: argparse.Namespace) -> ExitCode:
         json=arguments.json,
         timeout=arguments.timeout,
     )
-    asked = sanitizing.Asked(
-        arguments.schedules, seed, tuple(arguments.schedule), arguments.trace, arguments.sms
-    )
+    gpu = B200.with_sms(arguments.sms or B200.sm_count)
+    asked = sanitizing.Asked(arguments.schedules, seed, tuple(arguments.schedule), arguments.trace, gpu)
     return sanitizing.evaluate(options, asked)
 
 
@@ -269,9 +269,8 @@ official form
     add(
         "--sms",
         type=positive(int),
-        default=148,
         metavar="N",
-        help="with --sanitize: SMs of the simulated device; with few, CTAs take several tiles each",
+        help="with --sanitize: SMs of the simulated device (default: all); with few, CTAs take several tiles",
     )
     add(
         "--jobs",

@@ -1,4 +1,4 @@
-"""The simulated B200 as a submission's process sees it: device memory, a driver, launches that run."""
+"""The simulated GPU as a submission's process sees it: device memory, a driver, launches that run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from b200sim.driver import Launch, b200, simulated_device
+from b200sim.driver import Launch, simulated_device
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import GlobalMemory
+from b200sim.gpus import B200, Gpu
 from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid, Progress
 from b200sim.machine.observer import Observer
@@ -43,12 +44,12 @@ class LaunchReport:
 
 
 class SimulatedDevice:
-    """Context manager: inside it, this process has a B200.
+    """Context manager: inside it, this process has a `gpu`, by default a B200.
 
     `schedule` makes the order of events for each launch (program order by default). `processes` lets
     independent clusters of one launch run side by side; a watched launch runs in this process alone.
-    `observer` makes who watches a launch. `sm_count` is how many SMs the device has and says it has: with
-    few, a persistent kernel takes several tiles per CTA on small problems. `progress` hears how many of a
+    `observer` makes who watches a launch. With few SMs (`gpu.with_sms`) a persistent kernel takes several
+    tiles per CTA on small problems. `progress` hears how many of a
     launch's clusters have finished. `time_limit` is in seconds per launch. A kernel's fault comes out of the
     submission's own launch call as a `Fault`.
     """
@@ -59,12 +60,12 @@ class SimulatedDevice:
         processes: int = 1,
         time_limit: float | None = None,
         observer: Callable[[], Observer] | None = None,
-        sm_count: int = b200.SM_COUNT,
+        gpu: Gpu = B200,
         progress: Progress | None = None,
     ) -> None:
         self.progress = progress
         self.observer = observer
-        self.sm_count = sm_count
+        self.gpu = gpu
         self.schedule = schedule
         self.processes = processes
         self.time_limit = time_limit
@@ -75,8 +76,7 @@ class SimulatedDevice:
         self._tensors: Any = None
 
     def __enter__(self) -> SimulatedDevice:
-        self._stack.enter_context(b200.sm_count(self.sm_count))
-        self._tensors = self._stack.enter_context(simulated_device(self._launch, self.memory))
+        self._tensors = self._stack.enter_context(simulated_device(self._launch, self.memory, self.gpu))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -118,7 +118,7 @@ class SimulatedDevice:
                 deadline=deadline,
                 observer=self.observer() if self.observer else None,
                 pdl=launch.pdl,
-                sm_count=self.sm_count,
+                gpu=self.gpu,
                 progress=self.progress,
             )
             try:

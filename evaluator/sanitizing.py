@@ -18,7 +18,7 @@ import torch
 
 import reference
 from b200sim.device import SimulatedDevice
-from b200sim.driver.b200 import SM_COUNT
+from b200sim.gpus import B200, Gpu
 from b200sim.machine.schedule import exploration
 from b200sim.sanitizer import Report, Session, Trace
 from evaluator import problem, session
@@ -37,7 +37,7 @@ class Asked:
     seed: int = 0
     names: tuple[str, ...] = ()
     trace: Path | None = None
-    sm_count: int = SM_COUNT
+    gpu: Gpu = B200
 
     def of_case(self) -> list[str]:
         return list(self.names) or exploration(self.schedules, self.seed)
@@ -65,7 +65,7 @@ def evaluate(options: Options, asked: Asked) -> ExitCode:
     cases = session.select(options.cases or session.default_cases(options.mode, task), options.only)
     trace = Trace() if asked.trace else None
     torch.set_num_threads(1)
-    with SimulatedDevice(time_limit=options.timeout or 180.0, sm_count=asked.sm_count) as device:
+    with SimulatedDevice(time_limit=options.timeout or 180.0, gpu=asked.gpu) as device:
         try:
             kernel = load_submission(options.submission.resolve()).custom_kernel
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from b200sim.gpus import B200
 from profiling import rates
 from profiling.replay import Timeline
 from profiling.text import OPERANDS
@@ -64,7 +65,7 @@ def _tiles(axis: Any, name: str, figures: dict[str, Any], timelines: list[Timeli
     axis.set_xlabel("µs from the first CTA's start")
     axis.set_ylabel("SM")
     axis.set_xlim(left=0)
-    axis.set_ylim(-1, rates.SM_COUNT)
+    axis.set_ylim(-1, B200.sm_count)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 

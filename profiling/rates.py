@@ -6,7 +6,6 @@ GN = gau-nernst (traces of matrix multiplications on B200).
 
 from __future__ import annotations
 
-SM_COUNT = 148
 CLOCK_HZ = 1.85e9  # sustained; SA saw 1.92 to 1.98 GHz under ncu, B300 sustains 1.94
 
 DRAM_BYTES_PER_S = 7.2e12  # SA tma2d_tput: 7.05 to 7.26 TB/s from 64 KB in flight per SM on

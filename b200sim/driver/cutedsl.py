@@ -29,14 +29,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from b200sim.driver import b200
 from b200sim.driver.launch import Launch, decode_launch, read_pointers
 from b200sim.driver.patches import Patches
 from b200sim.faults import Fault, Unsupported
+from b200sim.gpus import Gpu
 
 OnLaunch = Callable[[Launch], None]
 
-_ARCH = "sm_100a"
 _SUCCESS = 0
 _NO_DEVICE = 100
 _INVALID_HANDLE = 400
@@ -47,8 +46,9 @@ _MAX_SHARED_BYTES_PER_BLOCK_OPTIN = 97
 class _Session:
     """What is active between entering and leaving `cutedsl_launches_into`."""
 
-    def __init__(self, on_launch: OnLaunch) -> None:
+    def __init__(self, on_launch: OnLaunch, gpu: Gpu) -> None:
         self.on_launch = on_launch
+        self.gpu = gpu
         self.error: BaseException | None = None
         self.captured_ptx: list[str] = []
 
@@ -82,8 +82,8 @@ _callbacks: list[Any] = []
 
 
 @contextlib.contextmanager
-def cutedsl_launches_into(on_launch: OnLaunch) -> Iterator[None]:
-    """Make CuTe-DSL compile for sm_100a and every launch call `on_launch`, until the block ends.
+def cutedsl_launches_into(on_launch: OnLaunch, gpu: Gpu) -> Iterator[None]:
+    """Make CuTe-DSL compile for `gpu` and every launch call `on_launch`, until the block ends.
 
     An exception that `on_launch` raises comes out of the call of the compiled function as it is.
     """
@@ -91,7 +91,7 @@ def cutedsl_launches_into(on_launch: OnLaunch) -> Iterator[None]:
     if _active is not None:
         raise RuntimeError("a simulated device is already active in this process")
     patches = Patches()
-    session = _Session(on_launch)
+    session = _Session(on_launch, gpu)
     try:
         _patch_dsl(patches, session)
         _active = session
@@ -112,9 +112,9 @@ def _patch_dsl(patches: Patches, session: _Session) -> None:
     from cutlass.cutlass_dsl import cuda_jit_executor
 
     for instance in list(dsl.DSLSingletonMeta._instances.values()):
-        _configure(patches, instance.envar)
+        _configure(patches, instance.envar, session.gpu)
         patches.set(instance, "jit_cache", type(instance.jit_cache)())
-    _configure_new_environments(patches, env_manager.EnvironmentVarManager)
+    _configure_new_environments(patches, env_manager.EnvironmentVarManager, session.gpu)
     if hasattr(dsl, "load_cache_from_path"):
         patches.set(dsl, "load_cache_from_path", lambda *_args, **_kwargs: None)
     patches.set(compiler.Compiler, "compile", _capturing_compile(session, compiler.Compiler.compile))
@@ -127,23 +127,23 @@ def _patch_dsl(patches: Patches, session: _Session) -> None:
         patches.set(owner, name, _reraising(session, getattr(owner, name)))
     function = cuda_jit_executor.CudaDialectJitCompiledFunction
     patches.set(function, "_load_cuda_library", _keeping_no_library(function._load_cuda_library))
-    patches.set(cutlass.utils.HardwareInfo, "get_max_active_clusters", _get_max_active_clusters)
+    patches.set(cutlass.utils.HardwareInfo, "get_max_active_clusters", _max_active_clusters(session.gpu))
 
 
-def _configure(patches: Patches, environment: Any) -> None:
+def _configure(patches: Patches, environment: Any, gpu: Gpu) -> None:
     # 4.8 has a property over `_arch`, 4.5 a plain attribute.
-    patches.set(environment, "_arch" if "_arch" in vars(environment) else "arch", _ARCH)
+    patches.set(environment, "_arch" if "_arch" in vars(environment) else "arch", gpu.compile_for)
     patches.set(environment, "lineinfo", True)
     patches.set(environment, "disable_file_caching", True)
 
 
-def _configure_new_environments(patches: Patches, manager: Any) -> None:
+def _configure_new_environments(patches: Patches, manager: Any, gpu: Gpu) -> None:
     original = manager.__init__
 
     @functools.wraps(original)
     def configured_init(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        _configure(patches, self)
+        _configure(patches, self, gpu)
 
     patches.set(manager, "__init__", configured_init)
 
@@ -158,10 +158,13 @@ def _no_tvm_ffi(options: Any) -> bool:
     return False
 
 
-def _get_max_active_clusters(_self: Any, cluster_size: int, stream: Any = None) -> int:
-    if not 0 < cluster_size <= 32:
-        raise ValueError(f"Cluster size must be between 1 and 32, {cluster_size} is not supported")
-    return b200.max_active_clusters(cluster_size)
+def _max_active_clusters(gpu: Gpu) -> Callable[..., int]:
+    def get_max_active_clusters(_self: Any, cluster_size: int, stream: Any = None) -> int:
+        if not 0 < cluster_size <= 32:
+            raise ValueError(f"Cluster size must be between 1 and 32, {cluster_size} is not supported")
+        return gpu.max_active_clusters(cluster_size)
+
+    return get_max_active_clusters
 
 
 def _capturing_compile(session: _Session, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,15 +319,22 @@ def _launch_kernel(kernel: int, *dims_args_shared_stream: Any) -> int:
 
 def _deliver(launch: Launch) -> None:
     assert _active is not None
-    launch.check()
+    launch.check(_active.gpu)
     _active.on_launch(launch)
+
+
+def _gpu() -> Gpu:
+    """The active device's, in functions that run only while there is one."""
+    assert _active is not None
+    return _active.gpu
 
 
 @_entry_point(_PTR, _I32, _I32)
 def _device_get_attribute(out: int, attribute: int, _device: int) -> int:
-    if attribute not in b200.ATTRIBUTES:
-        raise Unsupported(f"device attribute {attribute} of the simulated B200 is not known")
-    _store(out, b200.ATTRIBUTES[attribute], _I32)
+    gpu = _gpu()
+    if attribute not in gpu.attributes():
+        raise Unsupported(f"device attribute {attribute} of the simulated {gpu.short_name} is not known")
+    _store(out, gpu.attributes()[attribute], _I32)
     return _SUCCESS
 
 
@@ -354,9 +364,10 @@ def _kernel_set_attribute_for_device(_kernel: int, _attribute: int, _value: int,
 
 @_entry_point(_PTR, _PTR, _I32, ctypes.c_int64)
 def _max_active_blocks(out: int, _kernel: int, threads: int, shared: int) -> int:
-    by_shared = b200.SHARED_BYTES_PER_SM // (shared + b200.SHARED_BYTES_RESERVED)
-    by_threads = b200.MAX_THREADS_PER_SM // max(threads, 1)
-    _store(out, min(by_shared, by_threads, b200.MAX_BLOCKS_PER_SM), _I32)
+    gpu = _gpu()
+    by_shared = gpu.shared_bytes_per_sm // (shared + gpu.shared_bytes_reserved)
+    by_threads = gpu.max_threads_per_sm // max(threads, 1)
+    _store(out, min(by_shared, by_threads, gpu.max_blocks_per_sm), _I32)
     return _SUCCESS
 
 

@@ -13,8 +13,8 @@ import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from b200sim.driver import b200
 from b200sim.faults import Fault, Unsupported
+from b200sim.gpus import GPUS, Gpu
 
 _CONFIG_BYTES = 52
 _ATTRIBUTE_BYTES = 72
@@ -64,15 +64,15 @@ class Launch:
         sizes = (parameter.size for parameter in self.parameters())
         return [ctypes.string_at(address, size) for address, size in zip(self.args, sizes, strict=True)]
 
-    def check(self) -> None:
-        """Raise Fault "launch_configuration" or "no_kernel_image" for a launch a B200 refuses."""
-        _check_target(self)
-        _check_dimensions(self)
-        if self.shared_bytes > b200.SHARED_BYTES_PER_BLOCK_OPTIN:
+    def check(self, gpu: Gpu) -> None:
+        """Raise Fault "launch_configuration" or "no_kernel_image" for a launch that `gpu` refuses."""
+        _check_target(self, gpu)
+        _check_dimensions(self, gpu)
+        if self.shared_bytes > gpu.shared_bytes_per_block_optin:
             _refuse(
                 self,
                 f"{self.shared_bytes} bytes of dynamic shared memory, "
-                f"at most {b200.SHARED_BYTES_PER_BLOCK_OPTIN} are available",
+                f"at most {gpu.shared_bytes_per_block_optin} are available",
             )
 
 
@@ -150,30 +150,32 @@ def _parameter(declaration: str) -> Parameter:
     return Parameter(match["name"], width * int(match["count"] or 1), int(match["align"] or width))
 
 
-def _check_target(launch: Launch) -> None:
+def _check_target(launch: Launch, gpu: Gpu) -> None:
     match = _TARGET.search(launch.ptx)
     target = match[1] if match else "no target"
-    if target not in b200.ARCHITECTURES:
+    if target not in gpu.architectures:
+        other = next((g for g in GPUS.values() if target in g.architectures), None)
+        advice = f"; a simulated {other.short_name} would run it (eval.py --gpu {other.key})" if other else ""
         raise Fault(
             "no_kernel_image",
-            f"kernel {launch.entry} is compiled for {target}; "
-            f"a B200 (compute capability 10.0) runs {', '.join(b200.ARCHITECTURES)}",
+            f"kernel {launch.entry} is compiled for {target}; the simulated GPU is {gpu.name} "
+            f"(compute capability {gpu.capability}), which runs {', '.join(gpu.architectures)}{advice}",
         )
 
 
-def _check_dimensions(launch: Launch) -> None:
-    for what, dims, limits in (("grid", launch.grid, b200.MAX_GRID), ("block", launch.block, b200.MAX_BLOCK)):
+def _check_dimensions(launch: Launch, gpu: Gpu) -> None:
+    for what, dims, limits in (("grid", launch.grid, gpu.max_grid), ("block", launch.block, gpu.max_block)):
         if any(not 1 <= dim <= limit for dim, limit in zip(dims, limits, strict=True)):
             _refuse(launch, f"{what} {dims}, every dimension must be between 1 and {limits}")
     threads = launch.block[0] * launch.block[1] * launch.block[2]
-    if threads > b200.MAX_THREADS_PER_BLOCK:
-        _refuse(launch, f"block {launch.block} has {threads} threads, at most {b200.MAX_THREADS_PER_BLOCK}")
+    if threads > gpu.max_threads_per_block:
+        _refuse(launch, f"block {launch.block} has {threads} threads, at most {gpu.max_threads_per_block}")
     required = required_block(launch.ptx, launch.entry)
     if required and launch.block != required:
         _refuse(launch, f"block {launch.block}, the kernel is compiled for {required}")
     ctas = launch.cluster[0] * launch.cluster[1] * launch.cluster[2]
-    if not 1 <= ctas <= b200.MAX_CLUSTER_CTAS:
-        _refuse(launch, f"cluster {launch.cluster} has {ctas} CTAs, at most {b200.MAX_CLUSTER_CTAS}")
+    if not 1 <= ctas <= gpu.max_cluster_ctas:
+        _refuse(launch, f"cluster {launch.cluster} has {ctas} CTAs, at most {gpu.max_cluster_ctas}")
     if any(size % part for size, part in zip(launch.grid, launch.cluster, strict=True)):
         _refuse(launch, f"grid {launch.grid} is not a multiple of cluster {launch.cluster}")
 

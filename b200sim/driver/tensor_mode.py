@@ -195,7 +195,7 @@ class SimulatedCudaTensors(TorchFunctionMode):
     def _refuse_cublas(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if any(map(self._tensors.is_device, _tensors_in((args, tuple(kwargs.values()))))):
             raise Unsupported(
-                f"torch.{func.__name__} is a cuBLAS kernel; the simulated B200 runs CuTe-DSL kernels"
+                f"torch.{func.__name__} is a cuBLAS kernel; the simulated GPU runs CuTe-DSL kernels"
             )
         return func(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""`torch.cuda` as a process with one B200 sees it.
+"""`torch.cuda` as a process with one simulated GPU sees it.
 
 Streams run in program order, so all synchronisation is immediate. There is no clock: an event can be
 recorded, but asking for the time between two events raises Unsupported. CUDA graphs and CUDA C++
@@ -11,20 +11,20 @@ import contextlib
 import importlib.abc
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils._device
 import torch.utils.cpp_extension
 
-from b200sim.driver import b200
 from b200sim.driver.device_tensors import DeviceTensors, MemoryRegistry
 from b200sim.driver.patches import Patches
 from b200sim.driver.tensor_mode import SimulatedCudaTensors
 from b200sim.faults import Unsupported
+from b200sim.gpus import Gpu
 
-_SUPPORTED = "the simulated B200 runs CuTe-DSL kernels (import cutlass.cute)"
+_SUPPORTED = "the simulated GPU runs CuTe-DSL kernels (import cutlass.cute)"
 
 
 class SimulatedCuda:
@@ -40,7 +40,7 @@ class SimulatedCuda:
 
 
 @contextlib.contextmanager
-def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
+def simulated_torch_cuda(registry: MemoryRegistry, gpu: Gpu) -> Iterator[SimulatedCuda]:
     """Map `device="cuda"` and `torch.cuda` of this process and thread onto host memory until the block ends.
 
     Every device allocation is reported to `registry` while it lives.
@@ -50,7 +50,7 @@ def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
     tensors = DeviceTensors(registry)
     mode = SimulatedCudaTensors(tensors)
     try:
-        _patch_torch_cuda(patches)
+        _patch_torch_cuda(patches, gpu)
         _patch_other_ways_to_the_gpu(patches)
         with mode:
             yield SimulatedCuda(tensors, mode)
@@ -65,24 +65,45 @@ def simulated_torch_cuda(registry: MemoryRegistry) -> Iterator[SimulatedCuda]:
 class DeviceProperties:
     """`torch.cuda.get_device_properties(0)`: sizes in bytes."""
 
-    name: str = b200.NAME
-    major: int = b200.COMPUTE_CAPABILITY[0]
-    minor: int = b200.COMPUTE_CAPABILITY[1]
-    total_memory: int = b200.GLOBAL_BYTES
-    multi_processor_count: int = field(default_factory=lambda: b200.ATTRIBUTES[b200.MULTIPROCESSORS])
-    warp_size: int = b200.WARP_SIZE
-    max_threads_per_block: int = b200.MAX_THREADS_PER_BLOCK
-    max_threads_per_multi_processor: int = b200.MAX_THREADS_PER_SM
-    regs_per_multiprocessor: int = b200.REGISTERS_PER_SM
-    shared_memory_per_block: int = b200.SHARED_BYTES_PER_BLOCK
-    shared_memory_per_block_optin: int = b200.SHARED_BYTES_PER_BLOCK_OPTIN
-    shared_memory_per_multiprocessor: int = b200.SHARED_BYTES_PER_SM
-    L2_cache_size: int = b200.L2_BYTES
-    clock_rate: int = b200.SM_CLOCK_KHZ
-    memory_clock_rate: int = b200.MEMORY_CLOCK_KHZ
-    memory_bus_width: int = b200.MEMORY_BUS_BITS
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    warp_size: int
+    max_threads_per_block: int
+    max_threads_per_multi_processor: int
+    regs_per_multiprocessor: int
+    shared_memory_per_block: int
+    shared_memory_per_block_optin: int
+    shared_memory_per_multiprocessor: int
+    L2_cache_size: int
+    clock_rate: int
+    memory_clock_rate: int
+    memory_bus_width: int
     is_integrated: int = 0
     is_multi_gpu_board: int = 0
+
+    @staticmethod
+    def of(gpu: Gpu) -> DeviceProperties:
+        return DeviceProperties(
+            name=gpu.name,
+            major=gpu.compute_capability[0],
+            minor=gpu.compute_capability[1],
+            total_memory=gpu.global_bytes,
+            multi_processor_count=gpu.sm_count,
+            warp_size=gpu.warp_size,
+            max_threads_per_block=gpu.max_threads_per_block,
+            max_threads_per_multi_processor=gpu.max_threads_per_sm,
+            regs_per_multiprocessor=gpu.registers_per_sm,
+            shared_memory_per_block=gpu.shared_bytes_per_block,
+            shared_memory_per_block_optin=gpu.shared_bytes_per_block_optin,
+            shared_memory_per_multiprocessor=gpu.shared_bytes_per_sm,
+            L2_cache_size=gpu.l2_bytes,
+            clock_rate=gpu.sm_clock_khz,
+            memory_clock_rate=gpu.memory_clock_khz,
+            memory_bus_width=gpu.memory_bus_bits,
+        )
 
 
 class Stream:
@@ -145,15 +166,15 @@ class Event:
 
     def elapsed_time(self, end_event: Event) -> float:
         raise Unsupported(
-            "the simulated B200 has no clock: torch.cuda.Event.elapsed_time has nothing to measure"
+            "the simulated GPU has no clock: torch.cuda.Event.elapsed_time has nothing to measure"
         )
 
 
 _DEFAULT_STREAM = Stream()
 
 
-def _patch_torch_cuda(patches: Patches) -> None:
-    for name, value in _torch_cuda_functions().items():
+def _patch_torch_cuda(patches: Patches, gpu: Gpu) -> None:
+    for name, value in _torch_cuda_functions(gpu).items():
         patches.set(torch.cuda, name, value)
     for name in ("range_push", "range_pop", "range_start", "range_end", "mark"):
         patches.set(torch.cuda.nvtx, name, _nothing())
@@ -172,23 +193,24 @@ def _patch_torch_cuda(patches: Patches) -> None:
         patches.set(torch.accelerator, name, value)
 
 
-def _torch_cuda_functions() -> dict[str, Any]:
+def _torch_cuda_functions(gpu: Gpu) -> dict[str, Any]:
+    properties = DeviceProperties.of(gpu)
     functions: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
-        "get_device_properties": lambda *_device: DeviceProperties(),
-        "get_device_capability": lambda *_device: b200.COMPUTE_CAPABILITY,
-        "get_device_name": lambda *_device: b200.NAME,
-        "get_arch_list": lambda: ["sm_100"],
+        "get_device_properties": lambda *_device: properties,
+        "get_device_capability": lambda *_device: gpu.compute_capability,
+        "get_device_name": lambda *_device: gpu.name,
+        "get_arch_list": lambda: [gpu.architectures[0]],
         "is_bf16_supported": lambda *_args, **_kwargs: True,
         "current_stream": lambda *_device: _DEFAULT_STREAM,
         "default_stream": lambda *_device: _DEFAULT_STREAM,
         "stream": lambda _stream: contextlib.nullcontext(),
         "device": lambda _device: contextlib.nullcontext(),
         "device_of": lambda _tensor: contextlib.nullcontext(),
-        "mem_get_info": lambda *_device: (b200.GLOBAL_BYTES, b200.GLOBAL_BYTES),
+        "mem_get_info": lambda *_device: (gpu.global_bytes, gpu.global_bytes),
         "Stream": Stream,
         "ExternalStream": Stream,
         "Event": Event,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault
+from b200sim.gpus import B200, Gpu
 from b200sim.isa.registry import BLOCKED, EXITED
 from b200sim.isa.values import LANE_INDEX, Value
 from b200sim.machine.counters import Counters
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from b200sim.machine.observer import Observer
     from b200sim.ptx.program import Program
 
-SM_COUNT = 148
-MAX_GRID = (2**31 - 1, 65535, 65535)
-MAX_CLUSTER = 16  # with the non-portable size allowed, as CuTe-DSL asks for it
-SHARED_LIMIT = 227 * 1024  # dynamic + static shared memory of one CTA
 Triple = tuple[int, int, int]
 Progress = Callable[[int, int], None]  # clusters finished, clusters in all
 
@@ -66,12 +63,12 @@ class Grid:
         deadline: float | None = None,
         observer: Observer | None = None,
         pdl: bool = False,
-        sm_count: int = SM_COUNT,
+        gpu: Gpu = B200,
         progress: Progress | None = None,
     ) -> None:
         self.progress = progress
         self.finished = 0  # clusters
-        self.sm_count = sm_count
+        self.gpu = gpu
         self.observer = observer
         self.pdl = pdl  # launched with programmatic stream serialization
         self.program = program
@@ -87,7 +84,7 @@ class Grid:
         self.shared_offsets, self.shared_end = self._place_shared(shared_bytes)
         self._check_shape(shared_bytes)
         self.waiting = deque(range(self.cluster_count))
-        self.resident_limit = max(1, sm_count // (cluster[0] * cluster[1] * cluster[2]))
+        self.resident_limit = max(1, gpu.sm_count // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
         self.running: Cluster | None = None
         self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
@@ -100,27 +97,33 @@ class Grid:
     # -- set-up ---------------------------------------------------------------------------------------
 
     def _check_shape(self, shared_bytes: int) -> None:
+        limits = self.gpu.max_grid
         for axis, (blocks, per_cluster) in enumerate(zip(self.size, self.cluster, strict=True)):
             if blocks <= 0 or blocks % per_cluster:
                 raise Fault(
                     "launch_shape",
                     f"grid {self.size} is not a multiple of the cluster {self.cluster} in axis {'xyz'[axis]}",
                 )
-            if blocks > MAX_GRID[axis]:
+            if blocks > limits[axis]:
                 raise Fault(
-                    "launch_shape", f"grid {self.size}: more than {MAX_GRID[axis]} in axis {'xyz'[axis]}"
+                    "launch_shape", f"grid {self.size}: more than {limits[axis]} in axis {'xyz'[axis]}"
                 )
-        if self.cluster[0] * self.cluster[1] * self.cluster[2] > MAX_CLUSTER:
-            raise Fault("launch_shape", f"cluster {self.cluster} has more than {MAX_CLUSTER} CTAs")
-        if not 0 < self.threads_per_cta <= 1024:
+        if self.cluster[0] * self.cluster[1] * self.cluster[2] > self.gpu.max_cluster_ctas:
             raise Fault(
-                "launch_shape", f"block {self.block} has {self.threads_per_cta} threads, must be 1..1024"
+                "launch_shape", f"cluster {self.cluster} has more than {self.gpu.max_cluster_ctas} CTAs"
             )
-        if self.shared_end - RESERVED_SHARED > SHARED_LIMIT:
+        if not 0 < self.threads_per_cta <= self.gpu.max_threads_per_block:
+            raise Fault(
+                "launch_shape",
+                f"block {self.block} has {self.threads_per_cta} threads, "
+                f"must be 1..{self.gpu.max_threads_per_block}",
+            )
+        limit = self.gpu.shared_bytes_per_block_optin
+        if self.shared_end - RESERVED_SHARED > limit:
             raise Fault(
                 "launch_shared",
                 f"{self.shared_end - RESERVED_SHARED} bytes of shared memory per CTA "
-                f"({shared_bytes} dynamic); a B200 has {SHARED_LIMIT}",
+                f"({shared_bytes} dynamic); a {self.gpu.short_name} has {limit}",
             )
 
     def _place_shared(self, dynamic_bytes: int) -> tuple[dict[str, int], int]:
@@ -168,7 +171,7 @@ class Grid:
             "%warpid": warp,
             "%nwarpid": -(-self.threads_per_cta // 32),
             "%smid": self.sm_of(cta),
-            "%nsmid": self.sm_count,
+            "%nsmid": self.gpu.sm_count,
             "%cluster_ctarank": cta.rank,
             "%cluster_nctarank": self.cluster[0] * self.cluster[1] * self.cluster[2],
             "%dynamic_smem_size": self.shared_end - RESERVED_SHARED,

@@ -94,7 +94,7 @@ def sanitize(
     """Call `run(device)` inside a simulated device once per schedule, all launches sanitized.
 
     schedules, seed: how many, see `machine.schedule.exploration`; `names` instead picks them by name, which
-    replays a schedule of an earlier report. device_options: those of `SimulatedDevice`, such as sm_count.
+    replays a schedule of an earlier report. device_options: those of `SimulatedDevice`, such as gpu.
     Compilations are reused between schedules if `run` reuses its module. Raises what `run` raises, but
     for the simulator's faults, which become findings.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from b200sim.faults import Fault
+from b200sim.gpus import B200
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.sanitizer import Findings, Sanitizer
 from tests.sanitizer import corpus_kernel
@@ -60,7 +61,7 @@ def run_kernel(
             schedule,
             time_limit=SECONDS,
             observer=lambda: Sanitizer(findings),
-            sm_count=sms or corpus_kernel.SMS,
+            gpu=B200.with_sms(sms or corpus_kernel.SMS),
         ) as device,
     ):
         with device.paused():

@@ -7,6 +7,7 @@ import pytest
 
 from b200sim.driver.launch import Launch, decode_launch, entry_parameters, required_block
 from b200sim.faults import Fault, Unsupported
+from b200sim.gpus import B200, H200
 
 PTX = """
 .version 8.8
@@ -98,7 +99,7 @@ GOOD = Launch(PTX, "many", (4, 4, 1), (64, 2, 1), (2, 2, 1), 232448)
 
 
 def test_a_good_launch_passes():
-    GOOD.check()
+    GOOD.check(B200)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +117,28 @@ def test_a_good_launch_passes():
 )
 def test_launches_a_b200_refuses(change, words):
     with pytest.raises(Fault) as caught:
-        dataclasses.replace(GOOD, **change).check()
+        dataclasses.replace(GOOD, **change).check(B200)
     assert caught.value.code == "launch_configuration"
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("target", "gpu", "runs_on"),
+    [("sm_90a", B200, "h200"), ("sm_100a", H200, "b200"), ("sm_100f", B200, None), ("sm_90", H200, None)],
+)
+def test_a_kernel_runs_on_its_own_architecture(target, gpu, runs_on):
+    launch = dataclasses.replace(GOOD, ptx=PTX.replace("sm_100a", target))
+    if runs_on is None:
+        launch.check(gpu)
+        return
+    with pytest.raises(Fault, match=f"compiled for {target}.*is {gpu.name} .*--gpu {runs_on}") as caught:
+        launch.check(gpu)
+    assert caught.value.code == "no_kernel_image"
 
 
 @pytest.mark.parametrize("target", ["sm_90a", "sm_103a", "sm_120a"])
 def test_kernels_of_other_architectures(target):
     launch = dataclasses.replace(GOOD, ptx=PTX.replace("sm_100a", target))
     with pytest.raises(Fault, match=f"compiled for {target}") as caught:
-        launch.check()
+        launch.check(B200)
     assert caught.value.code == "no_kernel_image"

@@ -230,7 +230,7 @@ def test_what_is_not_simulated_is_named(device, use, words):
 
 def test_other_kernel_languages_are_refused_on_import(device):
     with pytest.raises(
-        ModuleNotFoundError, match="triton kernels are not simulated: the simulated B200 runs CuTe-DSL"
+        ModuleNotFoundError, match="triton kernels are not simulated: the simulated GPU runs CuTe-DSL"
     ):
         __import__("triton")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ptx_harness import DYNAMIC, FULL, OLD, lanes, run_kernel
 
+from b200sim.gpus import B200
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 
 NAMES = ["%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z",
@@ -92,7 +93,7 @@ def test_more_clusters_than_fit_run_one_after_the_other():
         """.reg .b64 %o, %w; .reg .b32 %c; ld.param.u64 %o, [p0]; mov.u32 %c, %ctaid.x;
             mul.wide.u32 %w, %c, 4;
         add.s64 %o, %o, %w; add.s32 %c, %c, 1; red.global.add.u32 [%o], %c;""",
-        [out], grid=(50, 1, 1), cluster=(2, 1, 1), sm_count=4,
+        [out], grid=(50, 1, 1), cluster=(2, 1, 1), gpu=B200.with_sms(4),
     )  # fmt: skip
     assert (out == 32 * np.arange(1, 51)).all()
     assert machine.counters.warp_instructions == 50 * 7
@@ -130,7 +131,7 @@ def test_cluster_launch_control(order, sms):
     """Every tile is done exactly once, by the cluster it was launched for or by one that took it over."""
     out = np.zeros((3, 8), np.uint32)
     machine = run_kernel(CLC, [out], grid=(8, 3, 1), cluster=(2, 1, 1), shared=DYNAMIC, shared_bytes=64,
-                         sm_count=sms, schedule=order())  # fmt: skip
+                         gpu=B200.with_sms(sms), schedule=order())  # fmt: skip
     assert (out == 1).all()
     assert machine.counters.warp_instructions > 0
 
