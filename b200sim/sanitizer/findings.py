@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from b200sim.sanitizer.codes import ERROR, HAZARDS, Hazard
-from b200sim.sanitizer.records import Access
+from b200sim.sanitizer.records import Access, Told
 
 
 @dataclass
@@ -21,8 +21,8 @@ class Finding:
 
     code: str
     message: str
-    first: Access | None = None
-    second: Access | None = None
+    first: Access | Told | None = None
+    second: Access | Told | None = None
     edge: str = ""
     detail: str = ""
     kernel: str = ""
@@ -41,9 +41,7 @@ class Finding:
 
     def key(self) -> Hashable:
         """Findings with equal keys have one cause: the same instructions in the same roles."""
-        sides = tuple(
-            (a.kind, a.source or a.ins.line, a.operand) if a else None for a in (self.first, self.second)
-        )
+        sides = tuple(side.cause() if side else None for side in (self.first, self.second))
         if any(sides):
             return (self.code, sides)
         return (self.code, _without_numbers(self.message))
@@ -64,6 +62,23 @@ class Finding:
             "first": self.first.as_dict() if self.first else None,
             "second": self.second.as_dict() if self.second else None,
         }
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Finding:
+        """A finding that another process reported by `as_dict`. Raises `KeyError` for an unknown code."""
+        return Finding(
+            HAZARDS[record["code"]].code,
+            record["message"],
+            first=Told(record["first"]) if record["first"] else None,
+            second=Told(record["second"]) if record["second"] else None,
+            edge=record["missing"],
+            detail=record["detail"],
+            kernel=record["kernel"],
+            launch=record["launch"],
+            schedule=record["schedule"],
+            count=record["count"],
+            ctas=set(record["ctas"]),
+        )
 
 
 def _without_numbers(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,15 @@ class Access:
     def by(self) -> str:
         return self.who if self.lane is None else f"{self.who} lane {self.lane}"
 
+    def cause(self) -> Hashable:
+        """Equal for the same act of the same instruction, whoever did it."""
+        return self.kind, self.source or self.ins.line, self.operand
+
     def as_dict(self) -> dict[str, Any]:
+        """What a report shows, and in `kind` and `operand` what tells causes apart."""
         return {
+            "kind": self.kind,
+            "operand": self.operand,
             "what": self.name(),
             "by": self.by(),
             "warp": self.role[1],
@@ -92,3 +100,20 @@ class Access:
             "ptx": self.ins.text,
             "time": self.time,
         }
+
+
+@dataclass(frozen=True)
+class Told:
+    """One side as another process reported it: `Access.as_dict`, read back."""
+
+    record: Mapping[str, Any]
+
+    @property
+    def source(self) -> str:
+        return str(self.record["source"])
+
+    def cause(self) -> Hashable:
+        return self.record["kind"], self.source or self.record["ptx_line"], self.record["operand"]
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.record)

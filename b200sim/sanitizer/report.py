@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from b200sim.sanitizer.codes import ERROR
 from b200sim.sanitizer.findings import Finding, Findings
-from b200sim.sanitizer.records import Access
 
 
 @dataclass
@@ -50,6 +50,10 @@ class Report:
             "distinct_orders": self.distinct_orders(),
         }
 
+    def merge(self, other: Report) -> None:
+        self.findings.merge(other.findings)
+        self.explored += other.explored
+
     def summary(self) -> str:
         errors, notes = len(self.findings.errors), len(self.findings.notes)
         events = sum(entry.turns + entry.operations for entry in self.explored)
@@ -81,24 +85,24 @@ def describe(finding: Finding) -> str:
 
 def _timeline(finding: Finding) -> list[str]:
     """Both sides in the order of this run; `first` is what the other should have waited for."""
-    sides = [side for side in (finding.first, finding.second) if side is not None]
-    shown = sorted(sides, key=lambda side: side.time)
+    sides = [side.as_dict() for side in (finding.first, finding.second) if side is not None]
+    shown = sorted(sides, key=lambda side: side["time"])
     lines: list[str] = []
     for number, side in enumerate(shown):
         if number:
             lines.append("            |  no order")
-        lines += [f"  {side.time:>8}  {_who(side)}", *[f"            |  {text}" for text in _what(side)]]
+        lines += [f"  {side['time']:>8}  {_who(side)}", *[f"            |  {text}" for text in _what(side)]]
     return lines
 
 
-def _who(side: Access) -> str:
-    source = f"  [{side.source}]" if side.source else ""
-    return f"{side.by()}: {side.name()}{source}"
+def _who(side: Mapping[str, Any]) -> str:
+    source = f"  [{side['source']}]" if side["source"] else ""
+    return f"{side['by']}: {side['what']}{source}"
 
 
-def _what(side: Access) -> list[str]:
-    place = side.place()
-    return [*([place] if place else []), f"PTX line {side.ins.line}: {side.ins.text[:90]}"]
+def _what(side: Mapping[str, Any]) -> list[str]:
+    place = [side["where"]] if side["where"] else []
+    return [*place, f"PTX line {side['ptx_line']}: {side['ptx'][:90]}"]
 
 
 def _count(number: int, what: str) -> str:
