@@ -1,7 +1,8 @@
-"""Run the sanitizer's corpus of defects and write its table into docs/sanitizer.md.
+"""Run the sanitizer's corpus of defects and write the tables of docs/sanitizer.md.
 
 python scripts/sanitizer_corpus.py            all defects, about two minutes
 python scripts/sanitizer_corpus.py --dry      print the table, change nothing
+python scripts/sanitizer_corpus.py --tables   write the tables of rules and codes only, without a run
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from b200sim.machine.schedule import ProgramOrder, exploration, schedule  # noqa: E402
+from b200sim.ptx.sections import TITLES, VERSION, cited  # noqa: E402
 from b200sim.sanitizer.codes import HAZARDS  # noqa: E402
+from b200sim.sanitizer.rules import RULES  # noqa: E402
 from tests.sanitizer.corpus_kernel import KERNEL_DEFECTS  # noqa: E402
 from tests.sanitizer.corpus_ptx import PIPELINE_DEFECTS  # noqa: E402
 from tests.sanitizer.corpus_small import SMALL_DEFECTS  # noqa: E402
@@ -25,6 +28,8 @@ from tests.sanitizer.run import Make, Outcome, mutated, run_kernel, run_ptx  # n
 
 BEGIN, END = "<!-- table of defects: written by scripts/sanitizer_corpus.py -->", "<!-- end of table -->"
 CODES, CODES_END = "<!-- codes: written by scripts/sanitizer_corpus.py -->", "<!-- end of codes -->"
+ORDER, ORDER_END = "<!-- rules: written by scripts/sanitizer_corpus.py -->", "<!-- end of rules -->"
+PAGE = ROOT / "docs" / "sanitizer.md"
 SCHEDULES = 24
 
 
@@ -33,7 +38,11 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dry", action="store_true", help="print the table only")
-    dry = parser.parse_args(arguments).dry
+    parser.add_argument("--tables", action="store_true", help="only the tables of rules and codes")
+    options = parser.parse_args(arguments)
+    if options.tables:
+        PAGE.write_text(with_tables(PAGE.read_text()))
+        return 0
     runs: list[tuple[str, str, str, Callable[[Make], Outcome]]] = []
     for kernel in KERNEL_DEFECTS:
         source = mutated(kernel)
@@ -47,11 +56,8 @@ def main(arguments: list[str]) -> int:
         rows.append(_row(kind, name, code, run, counts))
         print(rows[-1], flush=True)
     table = "\n".join([*_header(len(rows), counts), *rows])
-    if not dry:
-        page = ROOT / "docs" / "sanitizer.md"
-        text = page.read_text()
-        text = _between(text, BEGIN, END, table)
-        page.write_text(_between(text, CODES, CODES_END, _codes()))
+    if not options.dry:
+        PAGE.write_text(with_tables(_between(PAGE.read_text(), BEGIN, END, table)))
     return int(counts["missed"] > 0)
 
 
@@ -60,9 +66,26 @@ def _between(text: str, begin: str, end: str, new: str) -> str:
     return f"{before}{begin}\n\n{new}\n\n{end}{rest.split(end)[1]}"
 
 
+def with_tables(page: str) -> str:
+    """The page with its tables of rules and codes as the code has them."""
+    return _between(_between(page, ORDER, ORDER_END, _rules()), CODES, CODES_END, _codes())
+
+
+def _rules() -> str:
+    lines = [f"| rule | PTX ISA {VERSION} | backed by | shown by |", "|---|---|---|---|"]
+    for rule in RULES:
+        sections = ", ".join(f"{number} {TITLES[number]}" for number in cited(rule.section))
+        shown = ", ".join(name if name.startswith("'") else f"`{name}`" for name in rule.shown)
+        lines.append(f"| {rule.rule} | {sections} | {rule.basis} | {shown} |")
+    return "\n".join(lines)
+
+
 def _codes() -> str:
-    lines = ["| code | severity | PTX ISA | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{h.code}` | {h.severity} | {h.section} | {h.meaning} |" for h in HAZARDS.values()]
+    lines = [f"| code | severity | PTX ISA {VERSION} | backed by | meaning |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{h.code}` | {h.severity} | {', '.join(cited(h.section)) or 'none'} | {h.basis} | {h.meaning} |"
+        for h in HAZARDS.values()
+    ]
     return "\n".join(lines)
 
 

@@ -1,13 +1,27 @@
 """One stable code per hazard, with the rule it breaks.
 
-`row` refers to the hazard classes of the ordering rules (docs/sanitizer.md); `section` to the PTX ISA 9.1.
+`row` orders the hazard classes in reports; `section` refers to the PTX ISA, as in `b200sim.ptx.sections`.
+`basis` says what backs the grade: TEXT (the manual says so), PRACTICE (the manual asks for it and official
+kernels leave it out: never more than a note), or what else it is where the manual has no such rule.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from b200sim.ptx.sections import cite
+
 ERROR, NOTE = "error", "note"
+TEXT = "text"
+PRACTICE = "the text asks for it, official kernels leave it out"
+VALUE_UNKNOWN = "no rule of the text; the value depends on what ran before"
+HEURISTIC = "no rule of the text; legal, but seldom meant"
+ON_THE_WAY = "the text wants a fence on the way, not where; official kernels fence where they write"
+STUCK = "no rule of the text; the run does not end"
+TWICE = "text for tcgen05; equal copies write one place several times"
+CALLERS = "no rule of the text; inputs belong to the caller"
+PREDECESSOR = "text, if the predecessor wrote it: what it wrote is not known here"
+ASKED = "no rule of the text; the kernel asked for it"
 
 
 @dataclass(frozen=True)
@@ -15,115 +29,148 @@ class Hazard:
     code: str
     row: int
     severity: str
+    basis: str
     section: str
     meaning: str
 
+    @property
+    def rule(self) -> str:
+        """Where the manual says so, or that it does not."""
+        return cite(self.section) if self.section else self.basis
 
-def _table(*rows: tuple[str, int, str, str, str]) -> dict[str, Hazard]:
+
+def _table(*rows: tuple[str, int, str, str, str, str]) -> dict[str, Hazard]:
     return {row[0]: Hazard(*row) for row in rows}
 
 
 HAZARDS = _table(
     # -- shared memory and proxies
-    ("proxy_fence_missing", 1, ERROR, "9.7.13.4, 9.7.9.25.2",
+    ("proxy_fence_missing", 1, ERROR, TEXT, "9.7.9.25.2, 9.7.16.6.5, 9.7.13.4",
      "the async proxy (TMA, tcgen05) uses shared memory that was written by st and not passed through "
      "fence.proxy.async"),
-    ("proxy_fence_by_reader", 1, NOTE, "9.7.13.4",
+    ("proxy_fence_by_reader", 1, NOTE, ON_THE_WAY, "9.7.13.4, 8.9.5",
      "fence.proxy.async was executed only by the thread that issues the asynchronous operation"),
-    ("load_not_awaited", 2, ERROR, "9.7.9.25.1.2, 9.7.13.15.16",
+    ("load_not_awaited", 2, ERROR, TEXT, "9.7.9.25.1, 9.7.9.25.1.2, 9.7.13.15.16",
      "data of an asynchronous copy is used before its mbarrier phase was observed"),
-    ("stage_overwritten", 3, ERROR, "9.7.16.6.2, 9.7.16.12.1",
+    ("stage_overwritten", 3, ERROR, TEXT, "9.7.16.6.2.1.1, 9.7.16.12.1",
      "shared memory is overwritten while tcgen05.mma or cp may still read it"),
-    ("load_overwritten", 3, ERROR, "9.7.9.25.1.2",
+    ("load_overwritten", 3, ERROR, TEXT, "9.7.9.25.1, 8.9.1.1",
      "an asynchronous copy and another write to the same shared memory are not ordered"),
-    ("store_source_overwritten", 4, ERROR, "9.7.9.27.2.2",
+    ("store_source_overwritten", 4, ERROR, TEXT, "9.7.9.25.1, 9.7.9.27.2.2",
      "shared memory is overwritten while a bulk store may still read it"),
-    ("shared_race", 4, ERROR, "8.9",
+    ("shared_race", 4, ERROR, TEXT, "8.7, 8.7.1",
      "two threads access shared memory, one of them writing, without order"),
-    ("tensor_map_in_use", 5, ERROR, "9.7.9.27.2.2",
+    ("tensor_map_in_use", 5, ERROR, TEXT, "9.7.9.25.1, 9.7.9.27.2.2",
      "a tensor map is rewritten while a copy may still read it"),
-    ("tensor_map_stale", 5, ERROR, "9.7.13.4, 9.7.9.28",
+    ("tensor_map_stale", 5, ERROR, TEXT, "9.7.9.27.1.2, 9.7.13.4, 9.7.13.16",
      "a tensor map is used after a rewrite without the acquire fence for its proxy, or without order"),
     # -- tensor memory
-    ("tmem_before_commit", 6, ERROR, "9.7.16.6.4, 9.7.16.12.1",
+    ("tmem_before_commit", 6, ERROR, TEXT, "9.7.16.6.4.2, 9.7.16.6.4.4, 9.7.16.12.1",
      "tensor memory is used before the commit of the tcgen05 operation that accesses it was observed"),
-    ("tmem_overwritten_while_loading", 7, ERROR, "9.7.16.8.5, 9.7.16.6.4",
+    ("tmem_overwritten_while_loading", 7, ERROR, TEXT, "9.7.16.6.4.4, 9.7.16.8.5",
      "tensor memory is overwritten while a tcgen05.ld may still read it"),
-    ("wait_ld_missing", 7, NOTE, "9.7.16.8.5",
+    ("wait_ld_missing", 7, NOTE, PRACTICE, "9.7.16.6.4.5, 9.7.16.8.5",
      "a tcgen05.ld is handed on without tcgen05.wait::ld, though after its registers were read"),
-    ("tmem_store_not_awaited", 8, ERROR, "9.7.16.8.5",
+    ("tmem_store_not_awaited", 8, ERROR, TEXT, "9.7.16.6.4.2, 9.7.16.8.5",
      "tensor memory is used after tcgen05.st without tcgen05.wait::st or without order"),
-    ("tcgen05_fence_missing", 8, NOTE, "9.7.16.6.3, 9.7.16.11.1",
+    ("tcgen05_fence_missing", 8, NOTE, PRACTICE, "9.7.16.6.3, 9.7.16.11.1",
      "tcgen05 operations follow a synchronisation without tcgen05.fence::after_thread_sync"),
-    ("tmem_race", 8, ERROR, "9.7.16.6",
+    ("tmem_race", 8, ERROR, TEXT, "9.7.16.6.2, 9.7.16.6.4.3",
      "two accesses of tensor memory, one of them writing, are not ordered"),
-    ("commit_without_work", 9, ERROR, "9.7.16.12.1",
+    ("commit_without_work", 9, NOTE, HEURISTIC, "9.7.16.12.1",
      "tcgen05.commit by a thread that has issued nothing: it tracks only its own thread's operations"),
-    ("never_committed", 9, ERROR, "9.7.16.12.1",
+    ("never_committed", 9, NOTE, HEURISTIC, "9.7.16.12.1",
      "tcgen05 operations that no commit of their thread covers"),
     # -- uninitialised data
-    ("uninitialised_shared", 10, ERROR, "5.1.6", "shared memory is read that nobody wrote"),
-    ("uninitialised_tensor_memory", 10, ERROR, "9.7.16.7", "tensor memory is read that nobody wrote"),
-    ("uninitialised_columns", 10, NOTE, "9.7.16.7",
+    ("uninitialised_shared", 10, ERROR, TEXT, "8.2.6, 5.1.7",
+     "shared memory is read that nobody wrote"),
+    ("uninitialised_tensor_memory", 10, ERROR, VALUE_UNKNOWN, "9.7.16.7.1",
+     "tensor memory is read that nobody wrote"),
+    ("uninitialised_columns", 10, NOTE, VALUE_UNKNOWN, "9.7.16.7.1",
      "some columns of a tcgen05.ld were never written; their values should not be used"),
-    ("uninitialised_register", 10, ERROR, "5.1.1", "a register is read that nothing can have written"),
+    ("uninitialised_register", 10, ERROR, VALUE_UNKNOWN, "",
+     "a register is read that nothing can have written"),
     # -- descriptors
-    ("scale_factor_copies", 11, ERROR, "9.7.16.10.7",
+    ("scale_factor_copies", 11, ERROR, TEXT, "9.7.16.10.7",
      "the copies of scale factors in the lane quarters differ"),
-    ("scale_factor_sign", 11, NOTE, "9.7.16.10.7", "a UE4M3 scale factor is negative; its sign is ignored"),
-    ("descriptor_illegal", 12, ERROR, "9.7.16.4, 9.7.16.10.9",
+    ("scale_factor_sign", 11, NOTE, TEXT, "5.2.3",
+     "a UE4M3 scale factor is negative; its sign is ignored"),
+    ("descriptor_illegal", 12, ERROR, TEXT, "9.7.16.4, 9.7.16.2, 9.7.16.10.9",
      "a shared memory or instruction descriptor is illegal"),
-    ("swizzle_mismatch", 12, ERROR, "9.7.16.4.1, 5.5.7",
+    ("swizzle_mismatch", 12, ERROR, TEXT, "5.5.7, 9.7.16.4.1, 9.7.16.10.6",
      "an operand's descriptor names another swizzle than the tensor map that filled the tile"),
-    ("tile_partly_unread", 12, ERROR, "9.7.16.4.2",
+    ("tile_partly_unread", 12, NOTE, HEURISTIC, "9.7.16.4.2",
      "part of a loaded tile is never used: descriptors and tile contradict each other"),
-    ("swizzle_atom_misaligned", 12, NOTE, "9.7.16.4.1", "a swizzled tile starts inside a swizzle atom"),
-    ("tmem_access_illegal", 13, ERROR, "9.7.16.8.1",
+    ("swizzle_atom_misaligned", 12, NOTE, PRACTICE, "9.7.16.4.1",
+     "a swizzled tile starts inside a swizzle atom"),
+    ("tmem_access_illegal", 13, ERROR, TEXT, "9.7.16.5, 9.7.16.8.1",
      "lane ownership, address or convergence of a tcgen05 instruction is wrong"),
-    ("tmem_allocation", 14, ERROR, "9.7.16.7.1",
+    ("tmem_allocation", 14, ERROR, TEXT, "9.7.16.7.1",
      "tcgen05.alloc, dealloc or relinquish_alloc_permit is misused"),
-    ("tmem_leak", 14, ERROR, "9.7.16.7.1", "a CTA exits without deallocating its tensor memory"),
-    ("tmem_outside_allocation", 14, ERROR, "9.7.16.7.1", "tensor memory is used that is not allocated"),
-    ("tmem_freed_in_use", 14, ERROR, "9.7.16.7.1, 9.7.16.6",
+    ("tmem_leak", 14, ERROR, TEXT, "9.7.16.7.1",
+     "a CTA exits without deallocating its tensor memory"),
+    ("tmem_outside_allocation", 14, ERROR, TEXT, "9.7.16.1.2",
+     "tensor memory is used that is not allocated"),
+    ("tmem_freed_in_use", 14, ERROR, TEXT, "9.7.16.5, 9.7.16.7.1",
      "tensor memory is deallocated while something may still use it"),
-    ("tmem_contention", 14, NOTE, "9.7.16.7.1",
+    ("tmem_contention", 14, NOTE, HEURISTIC, "9.7.16.7.1",
      "co-resident CTAs need more tensor memory than there is, or keep the right to allocate"),
     # -- mbarriers
-    ("mbarrier_count", 15, ERROR, "9.7.13.15.3, 9.7.13.15.13", "more arrivals than the mbarrier expects"),
-    ("mbarrier_uninitialised", 15, ERROR, "9.7.13.15.9", "an mbarrier is used that was not initialised"),
-    ("mbarrier_reinitialised", 15, ERROR, "9.7.13.15.9", "an mbarrier is initialised again while in use"),
-    ("mbarrier_init_unordered", 15, ERROR, "9.7.13.15.9",
+    ("mbarrier_count", 15, ERROR, TEXT, "9.7.13.15.2, .7",
+     "more arrivals than the mbarrier expects"),
+    ("mbarrier_uninitialised", 15, ERROR, TEXT, "9.7.13.15, 9.7.13.15.3",
+     "an mbarrier is used that was not initialised"),
+    ("mbarrier_reinitialised", 15, ERROR, TEXT, "9.7.13.15.9",
+     "an mbarrier is initialised again while in use"),
+    ("mbarrier_init_unordered", 15, ERROR, TEXT, "9.7.13.15.3, 8.7.1",
      "an mbarrier is used by another thread without order after its initialisation"),
-    ("expect_tx_mismatch", 16, ERROR, "9.7.13.15.5", "expect_tx and the bytes that arrive do not match"),
-    ("expect_tx_left_over", 16, NOTE, "9.7.13.15.5", "an mbarrier still expects bytes when its CTA exits"),
-    ("phase_skipped", 17, ERROR, "9.7.13.15.16",
+    ("expect_tx_mismatch", 16, ERROR, TEXT, "9.7.13.15.5, .6",
+     "expect_tx and the bytes that arrive do not match"),
+    ("expect_tx_left_over", 16, NOTE, HEURISTIC, "9.7.13.15.5",
+     "an mbarrier still expects bytes when its CTA exits"),
+    ("phase_skipped", 17, ERROR, TEXT, "9.7.13.15.4, .16",
      "an mbarrier is two or more phases ahead of who waits: by parity alone the phases look the same"),
-    ("deadlock", 18, ERROR, "9.7.13.15.16", "nothing can run any more"),
-    ("endless", 18, ERROR, "9.7.13.15.16", "the kernel still runs after the time limit"),
-    ("issued_by_many_lanes", 19, ERROR, "9.7.9.27.1.2, 9.7.16.10",
+    ("deadlock", 18, ERROR, STUCK, "",
+     "nothing can run any more"),
+    ("endless", 18, ERROR, STUCK, "",
+     "the kernel still runs after the time limit"),
+    ("issued_by_many_lanes", 19, ERROR, TWICE, "9.7.16.5, 8.9.1.1",
      "several lanes issue the same operation, which then happens several times"),
-    ("peer_exited", 20, ERROR, "9.7.13.3, 9.7.9.25",
+    ("peer_exited", 20, ERROR, TEXT, "2.2.2, 9.7.16.5",
      "a CTA's memory is used by others or by asynchronous work that may outlive the CTA"),
-    ("mbarrier_init_not_fenced", 20, ERROR, "9.7.13.4",
+    ("mbarrier_init_not_fenced", 20, ERROR, TEXT, "9.7.13.4, 9.7.13.15.3",
      "an mbarrier is used from another CTA without fence.mbarrier_init by who initialised it"),
-    ("tma_argument", 21, ERROR, "5.5, 9.7.9.27", "an argument of a bulk copy or a tensor map is illegal"),
-    ("named_barrier", 22, ERROR, "9.7.13.1", "bar is misused: counts, numbers or convergence"),
-    ("cluster_barrier", 22, ERROR, "9.7.13.3", "barrier.cluster is misused"),
-    ("mbarrier_overwritten", 23, ERROR, "9.7.13.15.8", "a data write hits an mbarrier object"),
-    ("shared_out_of_bounds", 23, ERROR, "5.1.6", "shared memory is used outside the CTA's own"),
-    ("clc_response_early", 24, ERROR, "9.7.13.16", "a try_cancel response is used before its mbarrier phase"),
-    ("clc_response_overwritten", 24, NOTE, "9.7.13.16",
+    ("tma_argument", 21, ERROR, TEXT, "5.5, 9.7.9.25.4.1, 9.7.9.27.1.1",
+     "an argument of a bulk copy or a tensor map is illegal"),
+    ("named_barrier", 22, ERROR, TEXT, "9.7.13.1",
+     "bar is misused: counts, numbers or convergence"),
+    ("cluster_barrier", 22, ERROR, TEXT, "9.7.13.3",
+     "barrier.cluster is misused"),
+    ("mbarrier_overwritten", 23, ERROR, TEXT, "9.7.13.15",
+     "a data write hits an mbarrier object"),
+    ("shared_out_of_bounds", 23, ERROR, TEXT, "5.1.7",
+     "shared memory is used outside the CTA's own"),
+    ("clc_response_early", 24, ERROR, TEXT, "9.7.13.17",
+     "a try_cancel response is used before its mbarrier phase"),
+    ("clc_response_overwritten", 24, NOTE, PRACTICE, "9.7.13.17, 9.7.9.25.2",
      "a response is overwritten without fence.proxy.async by who read it"),
-    ("clc_after_failure", 24, ERROR, "9.7.13.16", "try_cancel after a failed one was observed"),
+    ("clc_after_failure", 24, ERROR, TEXT, "9.7.13.17",
+     "try_cancel after a failed one was observed"),
     # -- global memory and the grid
-    ("global_out_of_bounds", 25, ERROR, "5.1.4", "global memory is used outside every allocation"),
-    ("global_misaligned", 25, ERROR, "6.4.1", "an address is not aligned to its access"),
-    ("global_write_to_input", 25, ERROR, "8.9", "the kernel writes to an input"),
-    ("global_race", 25, ERROR, "8.9", "two CTAs, or two threads without order, write the same element"),
-    ("input_before_dependency", 26, ERROR, "9.7.12.6",
+    ("global_out_of_bounds", 25, ERROR, TEXT, "5.1.4",
+     "global memory is used outside every allocation"),
+    ("global_misaligned", 25, ERROR, TEXT, "6.4.1",
+     "an address is not aligned to its access"),
+    ("global_write_to_input", 25, ERROR, CALLERS, "",
+     "the kernel writes to an input"),
+    ("global_race", 25, ERROR, TEXT, "8.7.1",
+     "two CTAs, or two threads without order, write the same element"),
+    ("input_before_dependency", 26, ERROR, PREDECESSOR, "9.7.13.13",
      "global memory is used before griddepcontrol.wait in a launch that may overlap its predecessor"),
-    ("trap", 27, ERROR, "9.7.12", "the kernel executed a trap"),
-    ("illegal", 27, ERROR, "9.7", "another illegal act; the message says which"),
+    ("trap", 27, ERROR, ASKED, "9.7.19.4",
+     "the kernel executed a trap"),
+    ("illegal", 27, ERROR, TEXT, "9.7",
+     "another illegal act; the message says which"),
 )  # fmt: skip
 
 #: Fault codes of the simulator to hazards. Prefixes, the longest that fits.

@@ -53,7 +53,7 @@ class Finding:
             "message": self.message,
             "missing": self.edge,
             "detail": self.detail,
-            "rule": f"PTX ISA {self.hazard.section}",
+            "rule": self.hazard.rule,
             "kernel": self.kernel,
             "launch": self.launch,
             "schedule": self.schedule,

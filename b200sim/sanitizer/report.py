@@ -79,7 +79,7 @@ def describe(finding: Finding) -> str:
     if finding.detail:
         lines += [f"  {line}" for line in finding.detail.splitlines()]
     under = f"; first under schedule {finding.schedule}" if finding.schedule else ""
-    lines.append(f"  rule: {finding.hazard.meaning} (PTX ISA {finding.hazard.section}){under}")
+    lines.append(f"  rule: {finding.hazard.meaning} ({finding.hazard.rule}){under}")
     return "\n".join(lines)
 
 

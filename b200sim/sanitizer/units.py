@@ -21,7 +21,7 @@ from b200sim.machine.observer import (
     ThreadCopies,
     TryCancel,
 )
-from b200sim.sanitizer.clocks import ASYNC, MEMORY, Knowledge
+from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, Knowledge
 from b200sim.sanitizer.descriptors import DescriptorEvents
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import words
@@ -63,7 +63,9 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         elif isinstance(detail, CopiesArrive):
             barrier = self.target(state, detail.target)
             if barrier is not None:
-                self.pending[operation] = ws.copied(ws.thread_copies), ((barrier, 0),)
+                given = _executed(state, ws.now)
+                given[MEMORY, ws.copies_slot] = given[EXECUTION, ws.copies_slot] = ws.thread_copies
+                self.pending[operation] = given, ((barrier, 0),)
 
     # -- loads ----------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
                 self.check_use(state, ws, operation.ins, barrier, asynchronous=True)
                 barrier.loads += 1
                 numbers[id(barrier)] = barrier, barrier.loads
-        self.pending[operation] = ws.now, tuple(numbers.values())
+        self.pending[operation] = _executed(state, ws.now), tuple(numbers.values())
         return found
 
     def _load(
@@ -307,6 +309,14 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
                     f"{-nbytes:+} by {operation.issuer.name} ({operation.kind}, PTX line {line})"
                 )
                 self.check_transactions(target)
+
+
+def _executed(state: ClusterState, knowledge: Knowledge) -> Knowledge:
+    """What the completion of a copy hands on of its thread's past: that it is over. Memory is ordered for the
+    copy itself only, not for what its thread did before (PTX ISA 8.9.1.1)."""
+    given = state.agents.nothing()
+    given[EXECUTION] = state.agents.wide(knowledge)[EXECUTION]
+    return given
 
 
 def _same(detail: Any) -> object:

@@ -1,0 +1,137 @@
+"""The sections of the PTX ISA manual that comments, rules and reports of this project cite.
+
+Numbers move between versions (cp.async.bulk.tensor, 9.7.9.27.1.2, was 9.7.9.25.5.2 before): with another one,
+look for the title. Titles of instructions are shortened to the instruction's name.
+"""
+
+from __future__ import annotations
+
+import re
+
+VERSION = "9.1"
+
+TITLES = {
+    "2.2.2": "Cluster of Cooperative Thread Arrays",
+    "5.1.4": "Global State Space",
+    "5.1.7": "Shared State Space",
+    "5.2.3": "Alternate Floating-Point Data Formats",
+    "5.5": "Tensors",
+    "5.5.3": "Tiled Mode",
+    "5.5.7": "Swizzling Modes",
+    "6.4.1": "Addresses as Operands",
+    "8.2.6": "Initialization",
+    "8.5": "Scope",
+    "8.6": "Proxies",
+    "8.7": "Morally strong operations",
+    "8.7.1": "Conflict and Data-races",
+    "8.8": "Release and Acquire Patterns",
+    "8.9.1.1": "Asynchronous Operations",
+    "8.9.2": "Observation Order",
+    "8.9.4": "Memory synchronization",
+    "8.9.5": "Causality Order",
+    "9.7": "Instructions",
+    "9.7.1": "Integer Arithmetic Instructions",
+    "9.7.1.18": "brev",
+    "9.7.1.19": "bfe",
+    "9.7.3": "Floating-Point Instructions",
+    "9.7.4": "Half Precision Floating-Point Instructions",
+    "9.7.6": "Comparison and Selection Instructions",
+    "9.7.8": "Logic and Shift Instructions",
+    "9.7.9.3": "mov",
+    "9.7.9.4": "mov, packing and unpacking",
+    "9.7.9.6": "shfl.sync",
+    "9.7.9.8": "ld",
+    "9.7.9.11": "st",
+    "9.7.9.19": "isspacep",
+    "9.7.9.21": "cvt",
+    "9.7.9.24": "getctarank",
+    "9.7.9.25": "Asynchronous copy",
+    "9.7.9.25.1": "Completion Mechanisms for Asynchronous Copy Operations",
+    "9.7.9.25.1.1": "Async-group mechanism",
+    "9.7.9.25.1.2": "Mbarrier-based mechanism",
+    "9.7.9.25.2": "Async Proxy",
+    "9.7.9.25.3": "Non-bulk copy",
+    "9.7.9.25.3.3": "cp.async.wait_group, cp.async.wait_all",
+    "9.7.9.25.4": "Bulk copy",
+    "9.7.9.25.4.1": "cp.async.bulk",
+    "9.7.9.25.4.2": "cp.reduce.async.bulk",
+    "9.7.9.27": "Tensor copy and completion instructions (below multimem.cp.reduce.async.bulk)",
+    "9.7.9.27.1.1": "Restriction on Tensor Copy instructions",
+    "9.7.9.27.1.2": "cp.async.bulk.tensor",
+    "9.7.9.27.1.3": "cp.reduce.async.bulk.tensor",
+    "9.7.9.27.2.2": "cp.async.bulk.wait_group",
+    "9.7.9.28": "tensormap.replace",
+    "9.7.12": "Control Flow Instructions",
+    "9.7.13.1": "bar, barrier",
+    "9.7.13.3": "barrier.cluster",
+    "9.7.13.4": "membar, fence",
+    "9.7.13.5": "atom",
+    "9.7.13.6": "red",
+    "9.7.13.9": "vote.sync",
+    "9.7.13.13": "griddepcontrol",
+    "9.7.13.15": "mbarrier",
+    "9.7.13.15.2": "Contents of the mbarrier object",
+    "9.7.13.15.3": "Lifecycle of the mbarrier object",
+    "9.7.13.15.4": "Phase of the mbarrier object",
+    "9.7.13.15.5": "Tracking asynchronous operations by the mbarrier object",
+    "9.7.13.15.6": "Phase Completion of the mbarrier object",
+    "9.7.13.15.7": "Arrive-on operation on mbarrier object",
+    "9.7.13.15.9": "mbarrier.init",
+    "9.7.13.15.13": "mbarrier.arrive",
+    "9.7.13.15.15": "cp.async.mbarrier.arrive",
+    "9.7.13.15.16": "mbarrier.test_wait, mbarrier.try_wait",
+    "9.7.13.16": "tensormap.cp_fenceproxy",
+    "9.7.13.17": "clusterlaunchcontrol.try_cancel",
+    "9.7.13.18": "clusterlaunchcontrol.query_cancel",
+    "9.7.16": "TensorCore 5th Generation Family Instructions",
+    "9.7.16.1": "Tensor Memory",
+    "9.7.16.1.2": "Tensor Memory Allocation",
+    "9.7.16.2": "Matrix and Data Movement Shape",
+    "9.7.16.3": "Major-ness supported by Strides",
+    "9.7.16.3.3": "Canonical Layouts",
+    "9.7.16.4": "Matrix Descriptors",
+    "9.7.16.4.1": "Shared memory descriptor",
+    "9.7.16.4.2": "Instruction descriptor",
+    "9.7.16.5": "Issue Granularity",
+    "9.7.16.6": "Memory Consistency Model for 5th generation of TensorCore operations",
+    "9.7.16.6.2": "Pipelined tcgen05 Instructions",
+    "9.7.16.6.2.1.1": "mbarrier based completion mechanism",
+    "9.7.16.6.3": "Specialized Inter-thread Synchronization for tcgen05 instructions",
+    "9.7.16.6.4.2": "Non-pipelined instructions, same thread",
+    "9.7.16.6.4.3": "Pipelined instructions, different thread",
+    "9.7.16.6.4.4": "Non-pipelined instructions, different thread",
+    "9.7.16.6.4.5": "Register dependencies, same thread",
+    "9.7.16.6.5": "Shared Memory Accesses",
+    "9.7.16.7": "Tensor Memory Allocation and Management Instructions",
+    "9.7.16.7.1": "tcgen05.alloc, dealloc, relinquish_alloc_permit",
+    "9.7.16.8": "Tensor Memory and Register Load/Store Instructions",
+    "9.7.16.8.1": "Access restrictions",
+    "9.7.16.8.5": "tcgen05.wait",
+    "9.7.16.9": "Tensor Memory Data Movement Instructions",
+    "9.7.16.9.2": "tcgen05.cp",
+    "9.7.16.10": "TensorCore 5th Generation Matrix Multiply and accumulate Operations",
+    "9.7.16.10.4.4": "Packing format used for matrix A and B by .kind::mxf8f6f4 in Shared Memory",
+    "9.7.16.10.5": "Data Path Layout Organization",
+    "9.7.16.10.6": "Shared Memory Layout and Swizzling",
+    "9.7.16.10.7": "Block Scaling for tcgen05.mma",
+    "9.7.16.10.9": "TensorCore 5th Generation of MMA Instructions",
+    "9.7.16.11.1": "tcgen05.fence",
+    "9.7.16.12.1": "tcgen05.commit",
+    "9.7.19": "Miscellaneous Instructions",
+    "9.7.19.4": "trap",
+    "10": "Special Registers",
+    "11.4.3": ".reqntid",
+}
+
+
+def cited(numbers: str) -> list[str]:
+    """The section numbers in "9.7.13.15.4, .6": a leading dot stands for the chapter of the one before."""
+    found: list[str] = []
+    for number in re.findall(r"\.?\d+(?:\.\d+)*", numbers):
+        found.append(found[-1].rpartition(".")[0] + number if number.startswith(".") else number)
+    return found
+
+
+def cite(numbers: str) -> str:
+    """9.7.13.4 as "PTX ISA 9.1, 9.7.13.4 membar, fence"; several are joined by semicolons."""
+    return f"PTX ISA {VERSION}, " + "; ".join(f"{number} {TITLES[number]}" for number in cited(numbers))

@@ -1,0 +1,196 @@
+"""What the sanitizer takes as order, rule by rule: section of the PTX ISA, what backs it, what shows it.
+
+docs/sanitizer.md prints this table (scripts/sanitizer_corpus.py writes it). `shown` names tests below
+tests/sanitizer and, in quotes, defects of the corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`basis`: TEXT, or how the model differs from the text and which way it errs."""
+
+    rule: str
+    section: str
+    basis: str
+    shown: tuple[str, ...]
+
+
+RULES = (
+    Rule(
+        "An arrival with release hands on what the thread knows; a wait with acquire that answers true learns"
+        " what the phase's arrivals handed on. Successive phases of one mbarrier form a chain.",
+        "8.5, 8.8, 8.9.2, 8.9.4, 9.7.13.15.13, .16",
+        "text; all scopes count as the widest",
+        ("test_mbarriers",),
+    ),
+    Rule(
+        "`.relaxed` arrivals and waits order execution, and of memory only what a `fence.acq_rel` or stronger"
+        " covered.",
+        "8.8, 9.7.13.15.13, .16, 9.7.13.3, 9.7.13.4",
+        TEXT,
+        (
+            "test_mbarriers",
+            "test_cluster_barrier",
+            "test_relaxed_hands_on_execution_but_no_unfenced_memory",
+        ),
+    ),
+    Rule(
+        "Who arrives in phase k + 1 knows that somebody saw phase k complete: waits know phases by parity "
+        "alone.",
+        "9.7.13.15.4, .16",
+        TEXT,
+        (
+            "'mbarrier ahead of its waiter'",
+            "'every arrival twice'",
+        ),
+    ),
+    Rule(
+        "An mbarrier is initialised before any use; a use from another CTA needs memory order as well, or "
+        "`fence.mbarrier_init` and a relaxed cluster barrier.",
+        "9.7.13.15.3, .9, 9.7.13.4",
+        TEXT,
+        (
+            "'mbarrier used by another warp without a barrier'",
+            "'peer's mbarrier without fence.mbarrier_init'",
+        ),
+    ),
+    Rule(
+        "`bar.sync`, `bar.red` hand on and learn, `bar.arrive` hands on only; `barrier.cluster.arrive` hands "
+        "on, `.wait` learns.",
+        "8.9.4, 9.7.13.1, 9.7.13.3",
+        TEXT,
+        (
+            "test_named_barriers",
+            "test_cluster_barrier",
+        ),
+    ),
+    Rule(
+        "A bulk or tensor copy into shared memory completes on its mbarrier as complete_tx with release: who "
+        "sees the phase knows the copy, and of its thread's past no memory, only that it is over.",
+        "8.9.1.1, 9.7.9.25.1.2, 9.7.9.25.4.1, 9.7.9.27.1.2",
+        TEXT,
+        (
+            "test_completion_of_a_copy",
+            "'threads read a load without waiting'",
+        ),
+    ),
+    Rule(
+        "Completion carries the async proxy's writes to the generic proxy; no fence is needed.",
+        "9.7.9.25.2",
+        TEXT,
+        ("test_completion_of_a_copy",),
+    ),
+    Rule(
+        "A generic write reaches the async proxy (a copy's source, a copy over it, a tcgen05 operand) only "
+        "through `fence.proxy.async` on the way.",
+        "8.6, 9.7.9.25.2, 9.7.16.6.5, 9.7.13.4",
+        "text; only by who issues the copy: a note",
+        (
+            "test_proxies",
+            "'no fence.proxy.async before the store'",
+            "'fence.proxy.async only by who stores'",
+        ),
+    ),
+    Rule(
+        "A generic read before a write through the async proxy needs order only.",
+        "9.7.9.25.2, 9.7.13.17",
+        "practice: the text asks for a proxy fence here too, official kernels have none (a note for responses"
+        " of try_cancel)",
+        (
+            "test_proxies",
+            "'response overwritten without fence.proxy.async'",
+        ),
+    ),
+    Rule(
+        "`wait_group N` covers all but the newest N groups of the thread; `.read` covers sources and tensor "
+        "maps; loads that a group commits count for tensor maps too.",
+        "9.7.9.25.1.1, 9.7.9.27.1.2, 9.7.9.27.2.2",
+        TEXT,
+        (
+            "test_wait_group",
+            "'map rewritten while a load may read it'",
+        ),
+    ),
+    Rule(
+        "cp.async writes through the generic proxy, complete for its thread after `cp.async.wait_group`, for "
+        "others through `cp.async.mbarrier.arrive`, which hands on the copies and no other memory.",
+        "8.9.1.1, 9.7.9.25.3.3, 9.7.13.15.15",
+        TEXT,
+        ("test_thread_copies",),
+    ),
+    Rule(
+        "tcgen05.mma, cp and shift of one thread happen in order.",
+        "9.7.16.6.2",
+        "text for mma after mma (same accumulator and shape), cp or shift; practice for the rest: block-"
+        "scaled kernels copy new scale factors over those that the last mma reads",
+        ("test_the_pipeline_is_clean_and_right",),
+    ),
+    Rule(
+        "`tcgen05.commit` arrives when all earlier operations of its thread are complete, and says nothing of"
+        " other threads' operations.",
+        "9.7.16.6.2.1.1, 9.7.16.12.1",
+        "text; practice: it also hands on what its thread knew, such as loads that the operations read",
+        (
+            "'accumulator read before its commit'",
+            "'stage filled before it is free'",
+        ),
+    ),
+    Rule(
+        "Pipelined operations of two threads need `tcgen05.fence::before_thread_sync`, a barrier and "
+        "`::after_thread_sync`, but no commit.",
+        "9.7.16.6.3, 9.7.16.6.4.3",
+        "text; a missing `::after_thread_sync` is a note: official kernels have none",
+        (
+            "test_pipelined_operations_of_two_threads",
+            "'no tcgen05.fence after the wait'",
+        ),
+    ),
+    Rule(
+        "tcgen05.ld is over after `wait::ld`, tcgen05.st after `wait::st`.",
+        "9.7.16.6.4.4, 9.7.16.8.5",
+        TEXT,
+        (
+            "'no tcgen05.wait::ld before the hand-off'",
+            "'tensor memory stored and loaded without wait::st'",
+        ),
+    ),
+    Rule(
+        "tcgen05.ld is also over once its registers were read or overwritten: the hardware waits there (a "
+        "note).",
+        "9.7.16.6.4.5",
+        "practice: the text says that reading a register orders nothing else; official kernels do no more",
+        ("test_wait_ld_is_not_missed_where_the_registers_were_read",),
+    ),
+    Rule(
+        "A tensor map that the kernel rewrote needs the acquire fence of its proxy before use, and its "
+        "copies' completion before the rewrite.",
+        "9.7.9.25.1, 9.7.9.27.1.2, 9.7.13.4, 9.7.13.16",
+        "text; an acquire by any thread of the CTA counts",
+        (
+            "'map used without an acquire fence after its rewrite'",
+            "'map rewritten while a load may read it'",
+        ),
+    ),
+    Rule(
+        "A CTA stays until accesses of its shared and tensor memory by others and by asynchronous work are "
+        "over.",
+        "2.2.2, 9.7.16.5",
+        TEXT,
+        (
+            "'arrival at a peer that may have exited'",
+            "'exit while the store reads'",
+        ),
+    ),
+    Rule(
+        "`griddepcontrol.wait` comes before global memory is used, if the launch may overlap another one.",
+        "9.7.13.13",
+        "text, taken strictly: any memory may be the predecessor's",
+        ("'inputs before griddepcontrol.wait'",),
+    ),
+)
