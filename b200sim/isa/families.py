@@ -22,4 +22,5 @@ from b200sim.isa import (  # noqa: F401
     tcgen05_memory,
     tensormap,
     warp_wide,
+    wgmma,
 )

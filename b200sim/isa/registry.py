@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from b200sim.faults import Unsupported
+from b200sim.faults import Fault, Unsupported
+from b200sim.gpus import FAMILY_TARGETS
 from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
@@ -100,6 +101,13 @@ def decode_terminator(ins: Instruction, binder: Binder) -> Terminator:
 
 
 def _attempt(decoder: Callable, ins: Instruction, binder: Binder) -> Callable:
+    targets = FAMILY_TARGETS.get(ins.opcode)
+    if targets is not None and binder.kernel.target not in targets:
+        raise Fault(
+            "wrong_target",
+            f"{ins.mnemonic} exists on {' and '.join(targets)} only; the module's target is "
+            f"{binder.kernel.target or 'not named'}",
+        ).at(ins.place())
     try:
         return decoder(ins, binder)
     except Unsupported as fault:

@@ -12,6 +12,7 @@ from b200sim.faults import Fault
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, TensorMemoryWait
 from b200sim.machine.warp import Warp
+from b200sim.machine.warpgroup import WARPS, Warpgroup
 from b200sim.tensor_memory import TensorMemory
 from b200sim.tma.descriptor import TensorMap, decode
 
@@ -42,6 +43,7 @@ class Cta:
         self.named_arrivals: dict[
             int, tuple[NamedBarrier, int]
         ] = {}  # warp -> barrier, generation it waits for
+        self.warpgroups: dict[int, Warpgroup] = {}
         self.tensor_maps: dict[int, TensorMap] = {}  # the descriptor cache, emptied by the acquire fence
         self.warps: list[Warp] = []
         self.warps = [self.grid.new_warp(self, i) for i in range(-(-self.thread_count // 32))]
@@ -107,6 +109,13 @@ class Cta:
         if number not in self.named:
             self.named[number] = NamedBarrier(f"named barrier {number} of {self.name}")
         return self.named[number]
+
+    def warpgroup(self, warp: Warp) -> Warpgroup:
+        """The warpgroup that a warp belongs to."""
+        number = warp.index // WARPS
+        if number not in self.warpgroups:
+            self.warpgroups[number] = Warpgroup(self, number)
+        return self.warpgroups[number]
 
     # -- descriptors ----------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from b200sim.faults import Fault
 from b200sim.isa.registry import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
 from b200sim.isa.values import FULL, Value, lane, lane_array, spread
 from b200sim.machine.asynchronous import CopyGroups
+from b200sim.machine.warpgroup import RegisterUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ class Warp:
         self.last_poll: tuple[object, int] = (None, 0)  # operation that last answered no, `executed` then
         self.bulk_groups = CopyGroups("bulk")
         self.copy_groups = CopyGroups("cp.async")
+        self.registers_in_use = RegisterUse()
 
     # -- running --------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from b200sim.ptx.syntax import (
 
 _COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*|/\*.*?\*/', re.S)  # or a string, which is kept
 _FUNCTION = re.compile(r"^\s*(?:\.visible\s+|\.weak\s+)?\.func\b", re.M)
+_TARGET = re.compile(r"^\s*\.target\s+(\w+)", re.M)
 _ENTRY = re.compile(r"(?:\.visible\s+|\.weak\s+)?\.entry\s+([\w$]+)\s*\(")
 _PARAM = re.compile(
     r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr[^,)]*?\s)?([\w$%]+)(?:\[(\d+)\])?\s*$"
@@ -59,11 +60,13 @@ def parse(text: str) -> dict[str, Kernel]:
     if _FUNCTION.search(text):
         raise Unsupported("the PTX module has .func device functions; only inlined kernels can be simulated")
     files = {int(number): path for number, path in _FILE.findall(text)}
+    target = _TARGET.search(text)
     module_shared = [_shared_variable(m) for m in _SHARED.finditer(text)]
     kernels: dict[str, Kernel] = {}
     for entry in _ENTRY.finditer(text):
         close = text.index(")", entry.end())
         kernel = Kernel(entry[1], _parameters(text[entry.end() : close]), list(module_shared))
+        kernel.target = target[1] if target else ""
         start = text.index("{", close)
         _Body(kernel, files).read(text, start)
         kernels[kernel.name] = kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import b200sim.isa.families  # noqa: F401  (fills the registry)
 from b200sim.faults import Unsupported
@@ -17,11 +17,14 @@ from b200sim.isa.registry import (
     decode_terminator,
     is_terminator,
 )
+from b200sim.isa.wgmma import fragment_slots, guard_fragments
 from b200sim.ptx.binder import Binder, Usage
 from b200sim.ptx.syntax import Instruction, Kernel, Register
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -80,6 +83,7 @@ class _Decoder:
     def __init__(self, kernel: Kernel, binder: Binder) -> None:
         self.kernel = kernel
         self.binder = binder
+        self.fragments = fragment_slots(kernel, binder)  # registers that a tensor core may be using
         self.branch_around: dict[int, str] = {}  # index of a guarded terminator -> label after it
 
     def blocks(self) -> list[Block]:
@@ -135,7 +139,7 @@ class _Decoder:
             operations.append(self._operation(ins, usages))
         if is_terminator(last):
             usage = self.binder.begin()
-            end = decode_terminator(last, self.binder)
+            end = self._guard(decode_terminator(last, self.binder), last, usage)
             usages.append(usage)
         else:
             operations.append(self._operation(last, usages))
@@ -144,13 +148,21 @@ class _Decoder:
 
     def _operation(self, ins: Instruction, usages: list[Usage]) -> Operation:
         usage = self.binder.begin()
-        operation = decode(ins, self.binder)
+        operation = self._guard(decode(ins, self.binder), ins, usage)
         if ins.guard is not None:
             slot, flip = self.binder.predicate(ins.guard)
             usage.reads |= usage.writes  # lanes that are switched off keep the old value
             operation = _guarded(operation, slot, flip)
         usages.append(usage)
         return operation
+
+    def _guard(
+        self, operation: Callable[[Warp], Result], ins: Instruction, usage: Usage
+    ) -> Callable[[Warp], Result]:
+        if not self.fragments or ins.opcode == "wgmma":
+            return operation
+        touched = self.fragments & _bits(usage.reads | usage.writes)
+        return guard_fragments(operation, ins, touched) if touched else operation
 
     def _successors(self, last: Instruction, number: int) -> list[int]:
         if last.opcode in ("ret", "exit", "trap"):

@@ -118,3 +118,4 @@ class Kernel:
     register_bits: dict[str, int] = field(default_factory=dict)  # of every declared name; predicates are 1
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)  # label -> index of the instruction that follows
+    target: str = ""  # what the module was compiled for: `sm_100a`

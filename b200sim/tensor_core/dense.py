@@ -1,11 +1,11 @@
-"""Numerics of tcgen05.mma without block scaling, and of kind::mxf8f6f4, whose single scale per row joins
-the exponent.
+"""Numerics of tcgen05.mma without block scaling, of kind::mxf8f6f4, whose single scale per row joins the
+exponent, and of wgmma.
 
 The rule, from microsoft/MMA-Sim (which reports bit equality with B200): every product of one output counts
 with its exact significand at exponent e(a) + e(b), plus those of the scales; C at its own exponent; zero
-operands count at -126. All are aligned to the largest exponent, truncated at 25 fractional bits, added, and
-the sum truncated toward zero to fp32 or rounded to nearest even to f16. NaN is 0x7FFFFFFF or 0x7FFF;
-infinities follow IEEE. kind::i8 is plain integer arithmetic.
+operands count at -126. All are aligned to the largest exponent, truncated at a number of fractional bits (25
+in tcgen05.mma), added, and the sum truncated toward zero to fp32 or rounded to nearest even to f16. NaN is
+0x7FFFFFFF or 0x7FFF; infinities follow IEEE. kind::i8 is plain integer arithmetic.
 """
 
 from __future__ import annotations
@@ -80,18 +80,28 @@ def words(result: np.ndarray) -> np.ndarray:
     return result.view(np.uint32)
 
 
-def multiply_accumulate(a: Factor, b: Factor, c: np.ndarray | None, d_format: str) -> np.ndarray:
-    """float32 or float16 (M, N) of one instruction; `c` (M, N) of any float dtype, or None."""
+def multiply_accumulate(
+    a: Factor,
+    b: Factor,
+    c: np.ndarray | None,
+    d_format: str,
+    fraction_bits: int = FRACTION_BITS,
+    result_bits: int = 23,
+) -> np.ndarray:
+    """float32 or float16 (M, N) of one instruction; `c` (M, N) of any float dtype, or None.
+
+    `fraction_bits` are kept when terms are aligned, `result_bits` of an fp32 result's fraction.
+    """
     if c is not None:
         c = c.astype(np.float64, copy=False)
     special = _not_finite(a, b, c)
     if special is not None:
         a, b = (Factor(np.nan_to_num(f.values, posinf=0, neginf=0), f.exponents) for f in (a, b))
         c = None if c is None else np.nan_to_num(c, posinf=0, neginf=0)
-    exact = _exact_sum(a, b, c, d_format)
-    total = _sum_by_the_rule(a, b, c, d_format) if exact is None else exact
+    exact = _exact_sum(a, b, c, d_format, fraction_bits)
+    total = _sum_by_the_rule(a, b, c, d_format, fraction_bits) if exact is None else exact
     if d_format == "f32":
-        result = toward_zero_f32(total)
+        result = toward_zero_f32(total, result_bits)
     else:
         with np.errstate(over="ignore"):
             result = total.astype(np.float16) + np.float16(0)  # -0 -> +0
@@ -120,25 +130,30 @@ def _overlay(result: np.ndarray, special: np.ndarray) -> None:
         result.view(np.uint32)[np.isnan(special)] = NAN_F32
 
 
-def _exact_sum(a: Factor, b: Factor, c: np.ndarray | None, d_format: str) -> np.ndarray | None:
+def _exact_sum(
+    a: Factor, b: Factor, c: np.ndarray | None, d_format: str, fraction_bits: int
+) -> np.ndarray | None:
     """float64 A B^T + C if nothing can be lost to alignment or to float64, else None."""
     top = int(a.exponents.max()) + int(b.exponents.max())
     low_a, low_b = lowest_bit_exponent(a.values), lowest_bit_exponent(b.values)
     highest = top
     if c is not None:
         c_top = int(exponents(c, _MIN_EXPONENTS[d_format]).max())
-        units = np.ldexp(c, FRACTION_BITS - top)
+        units = np.ldexp(c, fraction_bits - top)
         if not np.array_equal(np.trunc(units), units):
             return None
         highest = max(top, c_top)
-    if low_a is not None and low_b is not None and low_a + low_b < highest - FRACTION_BITS:
+    if low_a is not None and low_b is not None and low_a + low_b < highest - fraction_bits:
         return None
-    # No bit lies below 2**(highest - 25), except those of C's own 24, none of which is below 2**(top - 25).
+    # With F = fraction_bits: no bit lies below 2**(highest - F), except those of C's own 24, none of which is
+    # below 2**(top - F).
     product = a.values @ b.values.T
     return product if c is None else product + c
 
 
-def _sum_by_the_rule(a: Factor, b: Factor, c: np.ndarray | None, d_format: str) -> np.ndarray:
+def _sum_by_the_rule(
+    a: Factor, b: Factor, c: np.ndarray | None, d_format: str, fraction_bits: int
+) -> np.ndarray:
     """float64 (M, N): the aligned, truncated sum."""
     count = a.values.shape[1]
     exponent_a = a.exponents.T.astype(np.float64)[:, :, None]
@@ -149,7 +164,7 @@ def _sum_by_the_rule(a: Factor, b: Factor, c: np.ndarray | None, d_format: str) 
         highest = exponents(c, _MIN_EXPONENTS[d_format]).astype(np.float64)
     for k in range(count):
         np.maximum(highest, exponent_a[k] + exponent_b[k], out=highest)
-    shift = FRACTION_BITS - highest.astype(np.int32)
+    shift = fraction_bits - highest.astype(np.int32)
     unit = np.ldexp(1.0, shift)
     total = np.zeros_like(highest) if c is None else np.trunc(c * unit)
     columns_a, columns_b = np.ascontiguousarray(a.values.T), np.ascontiguousarray(b.values.T)

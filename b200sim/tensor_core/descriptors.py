@@ -1,7 +1,8 @@
-"""The two descriptors of tcgen05: where an operand lies in shared memory, and what the instruction does.
+"""Descriptors of tensor core operands: where one lies in shared memory (tcgen05 and wgmma), and what a
+tcgen05 instruction does.
 
-Sources: PTX ISA 9.7.16.4 (tables 40-44), 9.7.16.3 (canonical layouts), 9.7.16.2 table 39 (legal shapes);
-CUTLASS include/cute/arch/mma_sm100_desc.hpp.
+Sources: PTX ISA 9.7.15.5.1.2 (wgmma), 9.7.16.4 (tables 40-44), 9.7.16.3 (canonical layouts), 9.7.16.2 table
+39 (legal shapes); CUTLASS include/cute/arch/mma_sm100_desc.hpp.
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ import numpy as np
 from b200sim.faults import Fault, Unsupported
 
 CHUNK = 16  # bytes: swizzling moves 16-byte chunks and keeps them whole
+K_BYTES = 32  # of one row of A or B in one instruction, whatever the element type
 
 # Code in bits 63:61 -> span of the swizzle pattern's rows in bytes.
 _SWIZZLE_SPANS = {0: 16, 2: 128, 4: 64, 6: 32}
+_WGMMA_SWIZZLES = (0, 128, 64, 32)  # by bits 63:62
 
 
 @dataclass(frozen=True)
 class SmemDescriptor:
-    """A matrix in shared memory. All lengths in bytes; `swizzle` is 0, 32, 64 or 128."""
+    """A matrix in shared memory. All lengths in bytes; `swizzle` is 0, 32, 64 or 128.
+
+    base_offset: the swizzle pattern begins where address bits 9:7 have this value; 0 for one anchored at
+    absolute addresses, as TMA writes it.
+    """
 
     start: int
     leading_offset: int
     stride_offset: int
     swizzle: int
+    base_offset: int = 0
 
     @staticmethod
     @lru_cache(maxsize=4096)
@@ -67,6 +75,24 @@ class SmemDescriptor:
             swizzle=_SWIZZLE_SPANS[code] if code else 0,
         )
 
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def decode_wgmma(bits: int) -> SmemDescriptor:
+        """The matrix descriptor of sm_90 (PTX ISA 9.7.15.5.1.2.2). Fault: smem_descriptor_reserved."""
+        if bits >> 14 & 3 or bits >> 30 & 3 or bits >> 46 & 7 or bits >> 52 & 0x3FF:
+            raise Fault(
+                "smem_descriptor_reserved",
+                f"matrix descriptor {bits:#018x} of wgmma: bits 15:14, 31:30, 48:46 and 61:52 must be zero",
+            )
+        swizzle = _WGMMA_SWIZZLES[bits >> 62 & 3]
+        return SmemDescriptor(
+            start=(bits & 0x3FFF) << 4,
+            leading_offset=(bits >> 16 & 0x3FFF) << 4,
+            stride_offset=(bits >> 32 & 0x3FFF) << 4,
+            swizzle=swizzle,
+            base_offset=bits >> 49 & 7 if swizzle else 0,
+        )
+
     def row_chunks(self, rows: int, row_bytes: int) -> np.ndarray:
         """Byte offsets (rows, row_bytes/16) of the 16-byte chunks of a K-major operand.
 
@@ -99,10 +125,29 @@ class SmemDescriptor:
         )
 
     def _swizzled(self, address: np.ndarray) -> np.ndarray:
-        """XOR chunk index bits with address bits from 7 up: on the absolute address, as TMA writes tiles."""
+        """XOR chunk index bits with address bits from 7 up: on the absolute address, as TMA writes tiles,
+        or counted from where the pattern begins."""
         if not self.swizzle:
             return address
-        return address ^ (address >> 7 & self.swizzle // CHUNK - 1) << 4
+        return address ^ ((address >> 7) - self.base_offset & self.swizzle // CHUNK - 1) << 4
+
+    def read(self, smem: np.ndarray, rows: int, k: int, mn_major: bool, what: str) -> np.ndarray:
+        """uint8 (rows, 32), each row's K bytes, of an operand of `k` elements along K, in either order.
+
+        Fault: smem_out_of_bounds.
+        """
+        if not mn_major:
+            return self.read_rows(smem, rows, K_BYTES, what)
+        element = K_BYTES // k
+        columns = self.read_columns(smem, k, _columns_bytes(rows, element), what)
+        elements = columns.reshape(k, -1, element)[:, :rows]
+        return np.ascontiguousarray(elements.transpose(1, 0, 2)).reshape(rows, K_BYTES)
+
+    def chunks(self, rows: int, k: int, mn_major: bool) -> np.ndarray:
+        """Byte offsets of every 16-byte chunk that `read` touches, for observers."""
+        if not mn_major:
+            return chunk_offsets(self, False, rows, K_BYTES)
+        return chunk_offsets(self, True, k, _columns_bytes(rows, K_BYTES // k))
 
     def read_rows(self, smem: np.ndarray, rows: int, row_bytes: int, what: str) -> np.ndarray:
         """uint8 (rows, row_bytes) of a K-major operand, a fresh array. Fault: smem_out_of_bounds."""
@@ -111,6 +156,11 @@ class SmemDescriptor:
     def read_columns(self, smem: np.ndarray, k: int, columns_bytes: int, what: str) -> np.ndarray:
         """uint8 (k, columns_bytes) of an MN-major operand, a fresh array. Fault: smem_out_of_bounds."""
         return _gather(smem, self, True, k, columns_bytes, what)
+
+
+def _columns_bytes(rows: int, element: int) -> int:
+    """Of `rows` elements that lie side by side, in whole chunks."""
+    return -(-rows * element // CHUNK) * CHUNK
 
 
 @lru_cache(maxsize=2048)

@@ -14,12 +14,10 @@ import numpy as np
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.tensor_core import block_scaled, dense
-from b200sim.tensor_core.descriptors import InstructionDescriptor, SmemDescriptor, chunk_offsets
+from b200sim.tensor_core.descriptors import K_BYTES, InstructionDescriptor, SmemDescriptor
 from b200sim.tensor_core.layouts import Accumulator, ScaleFactors
 from b200sim.tensor_core.touch import Touch, shared, tensor
 from b200sim.tensor_memory import TensorMemory, split_address
-
-K_BYTES = 32  # one instruction's K is 32 bytes of every element type
 
 
 class CtaMemories(Protocol):
@@ -167,7 +165,6 @@ class _Source:
         self.descriptor = descriptor
         self.k = what.k
         self.mn_major = what.mn_major_a if name == "A" else what.mn_major_b
-        self.element = K_BYTES // what.k if what.k <= K_BYTES else 0  # bytes; 4-bit operands are K-major only
 
     @staticmethod
     def of(name: str, descriptor: int, what: InstructionDescriptor) -> _Source:
@@ -183,22 +180,10 @@ class _Source:
 
     def read(self, cta: CtaMemories, rows: int) -> np.ndarray:
         """uint8 (rows, 32): each row's K bytes. Fault: smem_out_of_bounds."""
-        what = f"{self.name} of tcgen05.mma"
-        if not self.mn_major:
-            return self.descriptor.read_rows(cta.smem, rows, K_BYTES, what)
-        columns = self.descriptor.read_columns(cta.smem, self.k, self._columns_bytes(rows), what)
-        elements = columns.reshape(self.k, -1, self.element)[:, :rows]
-        return np.ascontiguousarray(elements.transpose(1, 0, 2)).reshape(rows, K_BYTES)
-
-    def _columns_bytes(self, rows: int) -> int:
-        return -(-rows * self.element // 16) * 16
+        return self.descriptor.read(cta.smem, rows, self.k, self.mn_major, f"{self.name} of tcgen05.mma")
 
     def touch(self, cta: int, rows: int) -> Touch:
-        if self.mn_major:
-            chunks = chunk_offsets(self.descriptor, True, self.k, self._columns_bytes(rows))
-        else:
-            chunks = chunk_offsets(self.descriptor, False, rows, K_BYTES)
-        return shared(self.name, cta, chunks)
+        return shared(self.name, cta, self.descriptor.chunks(rows, self.k, self.mn_major))
 
 
 def mma_dense(

@@ -14,16 +14,16 @@ NAN_F16 = np.uint16(0x7FFF)
 _MIN_EXPONENT_F32 = -126
 
 
-def toward_zero_f32(exact: np.ndarray) -> np.ndarray:
-    """float32 of float64 `exact` truncated toward zero; beyond the range infinite; zero is always +0.
+def toward_zero_f32(exact: np.ndarray, fraction_bits: int = 23) -> np.ndarray:
+    """float32 of float64 `exact`, truncated toward zero to so many fraction bits. Zero is always +0.
 
     MMA-Sim truncates the significand and converts: magnitudes from 2**128 on become infinite, those below
     2**128 never do.
     """
     exponent = np.maximum(np.frexp(exact)[1] - 1, _MIN_EXPONENT_F32)
-    steps = np.trunc(np.ldexp(exact, 23 - exponent))
+    steps = np.trunc(np.ldexp(exact, fraction_bits - exponent))
     with np.errstate(over="ignore"):
-        return np.asarray((np.ldexp(steps, exponent - 23) + 0.0).astype(np.float32))
+        return np.asarray((np.ldexp(steps, exponent - fraction_bits) + 0.0).astype(np.float32))
 
 
 def add_toward_zero(c: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""Warpgroup matrix multiplication: wgmma.mma_async, fence, commit_group, wait_group (PTX ISA 9.7.15, sm_90a).
+
+mma_async is asynchronous: it happens when the schedule says so, and until a wait_group that covers it its
+registers belong to the tensor core. `fragment_slots` and `guard_fragments` let the rest of the program find
+out: every other instruction that reads or writes such a register reports it first.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from b200sim.faults import Fault, Unsupported
+from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
+from b200sim.isa.values import spread
+from b200sim.machine.warpgroup import Joint, Warpgroup
+from b200sim.ptx.binder import Binder
+from b200sim.ptx.syntax import Immediate, Instruction, Kernel, Operand, Register, Vector
+from b200sim.tensor_core.descriptors import SmemDescriptor
+from b200sim.tensor_core.wgmma import K_OF, Shape, multiply_accumulate
+from b200sim.tensor_core.wgmma_layouts import A_REGISTERS, ROWS, WARPS, a_rows, d_registers
+
+if TYPE_CHECKING:
+    from b200sim.machine.warp import Warp
+
+Result = TypeVar("Result")
+_SHAPE = re.compile(r"m64n(\d+)k(\d+)$")
+_A, _B, _SCALE_D = "the matrix descriptor of A", "the matrix descriptor of B", "scale-d"
+
+
+@instruction("wgmma.fence")
+def fence(ins: Instruction, binder: Binder) -> Operation:
+    """Orders earlier accesses of threads to registers before those of later mma_async."""
+    check_modifiers(ins, "fence", "sync", "aligned")
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        warp.registers_in_use.fence()
+
+    return operation
+
+
+@instruction("wgmma.commit_group")
+def commit_group(ins: Instruction, binder: Binder) -> Operation:
+    check_modifiers(ins, "commit_group", "sync", "aligned")
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        warp.registers_in_use.commit()
+
+    return operation
+
+
+@terminator("wgmma.wait_group")
+def wait_group(ins: Instruction, binder: Binder) -> Terminator:
+    """Wait until at most N of the warp's newest groups are under way; the results of others are visible."""
+    check_modifiers(ins, "wait_group", "sync", "aligned")
+    allowed = _constant(ins, ins.operands[0], range(1 << 20), "N")
+    following = binder.next_block
+
+    def operation(warp: Warp) -> int:
+        warp.require_all_lanes(ins.mnemonic)
+        use = warp.registers_in_use
+        if not use.reached(allowed):
+            use.block(warp)
+            return BLOCKED
+        warp.cta.warpgroup(warp).store_warp(warp, use.busy)
+        return following
+
+    return operation
+
+
+@dataclass(frozen=True)
+class _Multiply:
+    """A decoded mma_async: slots of its operands, and its immediates."""
+
+    shape: Shape
+    d: tuple[int, ...]
+    a: tuple[int, ...]  # registers, or the one that holds A's descriptor
+    a_in_registers: bool
+    b: int
+    scale_d: int
+    scale_d_flip: int
+    negate_a: bool
+    negate_b: bool
+    mn_major_a: bool
+    mn_major_b: bool
+
+    @property
+    def d_bits(self) -> int:
+        return _bits(self.d)
+
+    @property
+    def a_bits(self) -> int:
+        return _bits(self.a) if self.a_in_registers else 0
+
+
+@instruction("wgmma.mma_async")
+def multiply(ins: Instruction, binder: Binder) -> Operation:
+    """wgmma.mma_async.sync.aligned.SHAPE.D.A.B d, a, b-desc, scale-d, scale-a, scale-b[, trans-a][, trans-b]
+
+    a: four registers or a descriptor. trans-a only with a descriptor, both only for 16-bit types.
+    """
+    what = _decode(ins, binder)
+    d_bits, a_bits, name = what.d_bits, what.a_bits, what.shape.name
+
+    def perform(group: Warpgroup, joint: Joint) -> None:
+        started = time.perf_counter()
+        arguments, counters = joint.arguments, group.cta.grid.counters
+        before = group.load(what.d, d_bits, what.shape.d_format) if arguments[_SCALE_D] else None
+        a, b = _a_operand(what, group, joint), _b_operand(what, group, joint)
+        result = multiply_accumulate(what.shape, a, b, before, what.negate_a, what.negate_b)
+        group.hold(what.d, d_bits, result)
+        counters.mma_instructions += 1
+        counters.mma_flops += what.shape.flops
+        counters.tensor_core_seconds += time.perf_counter() - started
+
+    def operation(warp: Warp) -> None:
+        warp.require_all_lanes(ins.mnemonic)
+        warp.registers_in_use.check_issue(ins, name, d_bits, a_bits)
+        group = warp.cta.warpgroup(warp)
+        fragment = [warp.regs[slot] for slot in what.a] if what.a_in_registers else []
+        joint = group.issue(warp, ins, _arguments(what, warp), fragment, lambda whole: perform(group, whole))
+        warp.registers_in_use.add(joint, name, d_bits, a_bits)
+
+    return operation
+
+
+def _arguments(what: _Multiply, warp: Warp) -> dict[str, Any]:
+    """What must be the same in all lanes and warps."""
+    enabled = (warp.regs[what.scale_d] ^ what.scale_d_flip) & warp.mask
+    if enabled not in (0, warp.mask):
+        raise Fault("not_uniform", f"scale-d must be the same in all lanes, found {enabled:#010x}")
+    arguments = {_B: warp.uniform(what.b, _B), _SCALE_D: enabled != 0}
+    if not what.a_in_registers:
+        arguments[_A] = warp.uniform(what.a[0], _A)
+    return arguments
+
+
+def _a_operand(what: _Multiply, group: Warpgroup, joint: Joint) -> np.ndarray:
+    if what.a_in_registers:
+        words = [[spread(value, 32) for value in joint.fragments[rank]] for rank in range(WARPS)]
+        return a_rows(np.array(words))
+    descriptor = SmemDescriptor.decode_wgmma(joint.arguments[_A])
+    return descriptor.read(group.cta.smem, ROWS, what.shape.k, what.mn_major_a, "A of wgmma.mma_async")
+
+
+def _b_operand(what: _Multiply, group: Warpgroup, joint: Joint) -> np.ndarray:
+    descriptor = SmemDescriptor.decode_wgmma(joint.arguments[_B])
+    name = "B of wgmma.mma_async"
+    return descriptor.read(group.cta.smem, what.shape.n, what.shape.k, what.mn_major_b, name)
+
+
+# -- decoding ---------------------------------------------------------------------------------------------
+
+
+def _decode(ins: Instruction, binder: Binder) -> _Multiply:
+    shape = _shape(ins)
+    d, a, b, scale_d, *immediates = ins.operands
+    in_registers = isinstance(a, Vector)
+    transposable = shape.k == 16
+    wanted = 2 + (2 - in_registers if transposable else 0)
+    if len(immediates) != wanted:
+        raise Unsupported(f"{ins.mnemonic} with {len(ins.operands)} operands; known with {4 + wanted}")
+    negate_a, negate_b = (_constant(ins, x, (1, -1), "imm-scale") == -1 for x in immediates[:2])
+    trans = [bool(_constant(ins, x, (0, 1), "imm-trans")) for x in immediates[2:]]
+    if isinstance(scale_d, Immediate) and not scale_d.value:
+        slots, enable, flip = binder.writes(d), *binder.predicate(scale_d)
+    else:
+        slots = binder.reads(d)
+        slots, (enable, flip) = binder.writes(d), binder.predicate(scale_d)
+    fragment = binder.reads(a) if in_registers else [binder.source(a, 64)]
+    _check_count(ins, "D", len(slots), d_registers(shape.n, shape.d_format))
+    if in_registers:
+        _check_count(ins, "A", len(fragment), A_REGISTERS)
+    return _Multiply(
+        shape=shape,
+        d=tuple(slots),
+        a=tuple(fragment),
+        a_in_registers=in_registers,
+        b=binder.source(b, 64),
+        scale_d=enable,
+        scale_d_flip=flip,
+        negate_a=negate_a,
+        negate_b=negate_b,
+        mn_major_a=trans[0] if len(trans) == 2 else False,
+        mn_major_b=trans[-1] if trans else False,
+    )
+
+
+def _shape(ins: Instruction) -> Shape:
+    """Shape and types of the mnemonic. Unsupported: integer, single-bit and sparse multiplications."""
+    found = next(filter(None, map(_SHAPE.match, ins.modifiers)), None)
+    if found is None:
+        raise Unsupported(f"{ins.mnemonic}: no shape m64nNkK")
+    form = ("mma_async", "sync", "aligned", found[0])
+    check_modifiers(ins, *form, "f32", *K_OF)
+    types = [word for word in ins.modifiers if word not in form]
+    n, k = int(found[1]), int(found[2])
+    if len(types) != 3:
+        raise Unsupported(f"{ins.mnemonic}: expected the types of D, A and B")
+    d_format, a_format, b_format = types
+    same = a_format == b_format or {a_format, b_format} <= {"e4m3", "e5m2"}
+    known = K_OF.get(a_format) == k and same and n % 8 == 0 and 8 <= n <= 256
+    half_sums = a_format in ("f16", "e4m3", "e5m2")
+    if not known or d_format not in (("f32", "f16") if half_sums else ("f32",)):
+        raise Unsupported(f"{ins.mnemonic}: no such combination of shape and types in PTX ISA 9.7.15.2")
+    return Shape(n, k, d_format, a_format, b_format)
+
+
+def _constant(ins: Instruction, operand: Operand, allowed: Sequence[int], what: str) -> int:
+    if not isinstance(operand, Immediate) or operand.value not in allowed:
+        listed = " or ".join(map(str, allowed)) if len(allowed) < 4 else f"{allowed[0]} or more"
+        raise Unsupported(f"{ins.mnemonic}: {what} is {operand}, must be the constant {listed}")
+    return operand.value
+
+
+def _check_count(ins: Instruction, operand: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise Unsupported(f"{ins.mnemonic}: {operand} has {found} registers, must have {wanted}")
+
+
+def _bits(slots: Sequence[int]) -> int:
+    bits = 0
+    for slot in slots:
+        bits |= 1 << slot
+    return bits
+
+
+# -- the rest of the program ------------------------------------------------------------------------------
+
+
+def fragment_slots(kernel: Kernel, binder: Binder) -> int:
+    """The registers that any mma_async of the kernel uses for D or A, as a bit set of slots."""
+    slots = 0
+    for ins in kernel.instructions:
+        if ins.opcode == "wgmma" and ins.has("mma_async"):
+            for operand in ins.operands[:2]:
+                if isinstance(operand, Vector):
+                    names = [item.name for item in operand.items if isinstance(item, Register)]
+                    slots |= _bits([binder.names[name] for name in names])
+    return slots
+
+
+def guard_fragments(
+    operation: Callable[[Warp], Result], ins: Instruction, slots: int
+) -> Callable[[Warp], Result]:
+    """An operation that reports, before it happens, that it touches these registers."""
+
+    def guarded(warp: Warp) -> Result:
+        warp.registers_in_use.touch(slots, ins)
+        return operation(warp)
+
+    return guarded
