@@ -18,7 +18,9 @@ from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid, Progress
 from b200sim.machine.observer import Observer
 from b200sim.machine.schedule import ProgramOrder, Schedule
+from b200sim.module_variables import ModuleVariables
 from b200sim.parallel import run_grid
+from b200sim.printf import to_stdout
 from b200sim.ptx.parser import parse
 from b200sim.ptx.program import Program
 
@@ -49,9 +51,9 @@ class SimulatedDevice:
     `schedule` makes the order of events for each launch (program order by default). `processes` lets
     independent clusters of one launch run side by side; a watched launch runs in this process alone.
     `observer` makes who watches a launch. With few SMs (`gpu.with_sms`) a persistent kernel takes several
-    tiles per CTA on small problems. `progress` hears how many of a
-    launch's clusters have finished. `time_limit` is in seconds per launch. A kernel's fault comes out of the
-    submission's own launch call as a `Fault`.
+    tiles per CTA on small problems. `progress` hears how many of a launch's clusters have finished. `printf`
+    takes what kernels print, by default the process's standard output. `time_limit` is in seconds per launch.
+    A kernel's fault comes out of the submission's own launch call as a `Fault`.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class SimulatedDevice:
         observer: Callable[[], Observer] | None = None,
         gpu: Gpu = B200,
         progress: Progress | None = None,
+        printf: Callable[[bytes], None] = to_stdout,
     ) -> None:
+        self.printf = printf
         self.progress = progress
         self.observer = observer
         self.gpu = gpu
@@ -72,6 +76,7 @@ class SimulatedDevice:
         self.memory = GlobalMemory()
         self.launches: list[LaunchReport] = []
         self._programs: dict[tuple[int, str], tuple[str, Program]] = {}
+        self._variables: dict[int, ModuleVariables] = {}  # by id of the module's text, kept by _programs
         self._stack = contextlib.ExitStack()
         self._tensors: Any = None
 
@@ -120,6 +125,8 @@ class SimulatedDevice:
                 pdl=launch.pdl,
                 gpu=self.gpu,
                 progress=self.progress,
+                printf=self.printf,
+                variables=self._module_variables(launch, program).addresses,
             )
             try:
                 report.processes = run_grid(grid, self.processes)
@@ -140,6 +147,13 @@ class SimulatedDevice:
                 Program(kernels[launch.entry]),
             )  # keeps the text, and so its id, alive
         return self._programs[key][1]
+
+    def _module_variables(self, launch: Launch, program: Program) -> ModuleVariables:
+        """The `.global` and `.const` variables of the launch's module, loaded once."""
+        key = id(launch.ptx)
+        if key not in self._variables:
+            self._variables[key] = ModuleVariables(program.kernel.variables, self.memory)
+        return self._variables[key]
 
     @contextlib.contextmanager
     def _parameters(self, launch: Launch, program: Program) -> Iterator[int]:

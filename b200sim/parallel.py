@@ -1,8 +1,9 @@
 """Clusters of one launch side by side in forked processes.
 
-Only where it cannot be noticed: the clusters must not talk to each other (atomics, reductions, acquire
-and volatile accesses to global memory, cluster launch control), and all writable device memory must
-be mapped shared, so that every process's stores are seen. Otherwise the launch runs in this process alone.
+Only where it cannot be noticed: the clusters must not print and must not talk to each other (atomics,
+reductions, acquire and volatile accesses to global memory, cluster launch control), and all writable device
+memory must be mapped shared, so that every process's stores are seen. Otherwise the launch runs in this
+process alone.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _clusters_communicate(grid: Grid) -> bool:
 
 
 def _may_reach_other_clusters(words: list[str]) -> bool:
-    if words[0] == "clusterlaunchcontrol" or words[:2] == ["cp", "reduce"]:
+    if words[0] in ("clusterlaunchcontrol", "call") or words[:2] == ["cp", "reduce"]:
         return True
     if any(word.startswith("shared") for word in words):
         return False

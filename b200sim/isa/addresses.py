@@ -1,7 +1,8 @@
 """Addresses of one state space seen from another (PTX ISA 9.7.9.19 isspacep to 9.7.9.24 getctarank).
 
 A generic address is the host address for global and parameter memory, and lies in the shared window for
-shared memory: there it is SHARED_WINDOW plus the shared::cluster address.
+shared memory: there it is SHARED_WINDOW plus the shared::cluster address. A thread's own memory lies in the
+local window, at the same addresses for every thread.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Unsupported
+from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FULL, UNSIGNED, Value, lane_mask, per_lane, width_mask
 from b200sim.ptx.binder import Binder
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 SHARED_WINDOW = 1 << 56  # generic addresses from here on are shared memory; host addresses lie below
 SHARED_WINDOW_END = SHARED_WINDOW + (1 << 32)
+LOCAL_WINDOW = 1 << 57
+LOCAL_WINDOW_END = LOCAL_WINDOW + (1 << 32)
 
 
 def shared_address(address: int) -> int:
     """The shared::cluster address behind a shared or generic address."""
+    if address >= LOCAL_WINDOW:
+        raise Fault("not_shared", f"{address:#x} lies in a thread's .local memory, not in shared memory")
     return address - SHARED_WINDOW if address >= SHARED_WINDOW else address
 
 
@@ -41,11 +46,13 @@ def convert_address(ins: Instruction, binder: Binder) -> Operation:
         "shared::cta",
         "shared::cluster",
         "const",
+        "local",
         "u64",
         "u32",
     )
     shared = any(word.startswith("shared") for word in ins.modifiers)
-    delta = (-SHARED_WINDOW if ins.has("to") else SHARED_WINDOW) if shared else 0
+    window = SHARED_WINDOW if shared else LOCAL_WINDOW if ins.has("local") else 0
+    delta = -window if ins.has("to") else window
     d, a = binder.write(ins.operands[0]), binder.read(ins.operands[1])
     if delta and ins.has("u32"):
         raise Unsupported(f"{ins.mnemonic}: 32-bit generic addresses")
@@ -73,8 +80,11 @@ def is_space(ins: Instruction, binder: Binder) -> Operation:
 
     def holds(address: int, rank: int) -> bool:
         inside = SHARED_WINDOW <= address < SHARED_WINDOW_END
+        local = LOCAL_WINDOW <= address < LOCAL_WINDOW_END
         if space == "global":
-            return not inside
+            return not inside and not local
+        if space == "local":
+            return local
         if space == "shared::cluster":
             return inside
         return inside and space.startswith("shared") and (address - SHARED_WINDOW) >> 24 == rank

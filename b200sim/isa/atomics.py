@@ -14,8 +14,7 @@ from b200sim.isa.memory import HINTS, ORDERINGS, SPACES
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FLOAT, LANES, UNSIGNED, lane, lowest_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, type_of
-from b200sim.ptx.parser import TYPE_BITS
-from b200sim.ptx.syntax import Instruction
+from b200sim.ptx.syntax import TYPE_BITS, Instruction
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault
+from b200sim.isa.calls import assertion_failed
 from b200sim.isa.registry import EXITED, YIELDED, Terminator, check_modifiers, terminator
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
@@ -49,10 +51,29 @@ def leave(ins: Instruction, binder: Binder) -> Terminator:
     return operation
 
 
-@terminator("trap")
+# What CuTe-DSL prints before the trap of `cute.testing.assert_` (compiled with --enable-assertions).
+_ASSERTION = re.compile(
+    r'\s*Location: loc\((?:"(?P<code>.*)"\()?"(?P<file>[^"]*)":(?P<line>\d+):\d+\)*\s*'
+    r"Assertion Error: (?P<message>.*)",
+    re.S,
+)
+_AFTER_PRINT = 32  # instructions: a trap this soon after a printf belongs to it
+
+
+@terminator("trap", "brkpt")
 def trap(ins: Instruction, binder: Binder) -> Terminator:
+    """trap ends the launch; so does brkpt, as no debugger is attached."""
+
     def operation(warp: Warp) -> int:
-        raise Fault("trap", "the kernel executed a trap (a failed device-side assertion, for instance)")
+        printed, when = warp.last_words
+        text = printed.decode(errors="replace") if warp.executed - when <= _AFTER_PRINT else ""
+        failed = _ASSERTION.match(text)
+        if failed:
+            what = failed["message"].strip() or failed["code"] or "?"
+            raise assertion_failed(warp, what, f"{failed['file']}:{failed['line']}")
+        said = f" after it printed {text.strip()!r}" if text else ""
+        lanes = warp.active_lanes()
+        raise Fault("trap", f"thread {warp.thread(lanes[0])} executed {ins.opcode}{said}")
 
     return operation
 

@@ -12,8 +12,7 @@ from b200sim.isa.formats import half_codes, narrow_float
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FLOAT, SIGNED, UNSIGNED, Value, floats, from_lanes, signed, width_mask
 from b200sim.ptx.binder import Binder
-from b200sim.ptx.parser import TYPE_BITS
-from b200sim.ptx.syntax import Instruction
+from b200sim.ptx.syntax import TYPE_BITS, Instruction
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp

@@ -7,6 +7,8 @@ from b200sim.isa import (  # noqa: F401
     atomics,
     barriers,
     bulk_copy,
+    calls,
+    carry,
     cluster_control,
     control,
     convert,

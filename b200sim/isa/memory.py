@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.addresses import SHARED_WINDOW
+from b200sim.isa.addresses import LOCAL_WINDOW, SHARED_WINDOW
+from b200sim.isa.local_memory import read_argument, read_local, write_argument, write_local
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FULL, LANES, SIGNED, UNSIGNED, Value, lane, lane_array, lowest_lane, spread
 from b200sim.ptx.binder import Binder, type_of
-from b200sim.ptx.parser import TYPE_BITS
-from b200sim.ptx.syntax import Instruction, Vector
+from b200sim.ptx.syntax import TYPE_BITS, FrameVariable, Instruction, Vector
 
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cta
@@ -27,11 +27,22 @@ HINTS = (
     "L2::256B",
     "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified",
 )  # fmt: skip
+ARGUMENT = "argument of a call"  # the space of .param variables that are not the kernel's
 ALL_64 = (1 << 64) - 1
-SPACES = ("global", "shared", "shared::cta", "shared::cluster", "param", "param::entry")
+SPACES = (
+    "global",
+    "shared",
+    "shared::cta",
+    "shared::cluster",
+    "param",
+    "param::entry",
+    "param::func",
+    "local",
+    "const",
+)
 
 
-class _Access:
+class Access:
     """What one ld or st does per lane: `count` elements of `size` bytes from a base slot plus an offset."""
 
     def __init__(self, ins: Instruction, binder: Binder, address_operand: int) -> None:
@@ -44,6 +55,15 @@ class _Access:
         self.bytes = vector * self.size
         self.space = next((word for word in ins.modifiers if word in SPACES), "generic")
         self.name = ins.mnemonic
+        passed = binder.argument(ins.operands[address_operand])
+        if passed is not None:
+            self._bind_argument(passed)
+
+    def _bind_argument(self, variable: FrameVariable) -> None:
+        """A `.param` variable of a call: memory of the thread; its offset is known now."""
+        self.space = ARGUMENT
+        if not 0 <= self.offset <= variable.size - self.bytes:
+            raise Unsupported(f"{self.name} at byte {self.offset} of an argument of {variable.size} bytes")
 
     def address(self, warp: Warp) -> Value:
         base = warp.regs[self.base]
@@ -70,7 +90,7 @@ class _Access:
 def load(ins: Instruction, binder: Binder) -> Operation:
     destination = ins.operands[0]
     slots = binder.writes(destination)
-    access = _Access(ins, binder, 1)
+    access = Access(ins, binder, 1)
     if access.size == 16:
         return _load_128(access, slots[0])
     widen = [_widener(access, binder.bits[slot]) for slot in slots]
@@ -88,14 +108,15 @@ def load(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _reader(access: _Access) -> Callable[[Warp, Value, _Access], Value]:
+def _reader(access: Access) -> Callable[[Warp, Value, Access], Value]:
     """How elements of a state space are read; parameters lie in global memory."""
-    if access.space == "generic":
-        return _read_generic
+    special = {"generic": _read_generic, "local": read_local, ARGUMENT: read_argument}
+    if access.space in special:
+        return special[access.space]
     return _read_shared if access.space.startswith("shared") else _read_global
 
 
-def _load_128(access: _Access, slot: int) -> Operation:
+def _load_128(access: Access, slot: int) -> Operation:
     """ld.b128: two 64-bit halves, checked as one access."""
     access.size = 8
     read = _reader(access)
@@ -113,7 +134,7 @@ def _load_128(access: _Access, slot: int) -> Operation:
     return operation
 
 
-def _store_128(access: _Access, slot: int) -> Operation:
+def _store_128(access: Access, slot: int) -> Operation:
     """st.b128: two 64-bit halves, checked as one access."""
     access.size = 8
     write = _writer(access)
@@ -131,7 +152,7 @@ def _store_128(access: _Access, slot: int) -> Operation:
     return operation
 
 
-def _widener(access: _Access, register: int) -> Callable[[Value], Value]:
+def _widener(access: Access, register: int) -> Callable[[Value], Value]:
     """Bring a loaded element to its register's width: sign-extended for .s types, zero-extended else."""
     bits = access.size * 8
     if register <= bits:
@@ -154,19 +175,19 @@ def _active(warp: Warp, address: Value) -> Value:
     return address if type(address) is int or warp.mask == FULL else address[lane_array(warp.mask)]  # type: ignore[index]
 
 
-def _watch_global(warp: Warp, address: Value, access: _Access, kind: str) -> None:
+def _watch_global(warp: Warp, address: Value, access: Access, kind: str) -> None:
     watch = warp.cta.grid.observer
     if watch is not None and not access.space.startswith("param"):
         watch.global_access(warp, access.ins, _active(warp, address), access.size, kind)
 
 
-def _watch_shared(warp: Warp, cta: Cta, offsets: Value, access: _Access, kind: str) -> None:
+def _watch_shared(warp: Warp, cta: Cta, offsets: Value, access: Access, kind: str) -> None:
     watch = warp.cta.grid.observer
     if watch is not None:
         watch.shared_access(warp, access.ins, cta, _active(warp, offsets), access.size, kind)
 
 
-def _read_global(warp: Warp, address: Value, access: _Access) -> Value:
+def _read_global(warp: Warp, address: Value, access: Access) -> Value:
     _watch_global(warp, address, access, "read")
     memory = warp.cta.grid.memory
     if type(address) is int:
@@ -175,7 +196,7 @@ def _read_global(warp: Warp, address: Value, access: _Access) -> Value:
     return memory.gather(address, access.size, mask)  # type: ignore[arg-type]
 
 
-def _read_shared(warp: Warp, address: Value, access: _Access) -> Value:
+def _read_shared(warp: Warp, address: Value, access: Access) -> Value:
     if type(address) is int:
         cta, offset = _shared_target(warp, address, access)
         _watch_shared(warp, cta, offset, access, "read")
@@ -193,14 +214,16 @@ def _read_shared(warp: Warp, address: Value, access: _Access) -> Value:
     return cta.smem_views[access.size][offsets // access.size]
 
 
-def _read_generic(warp: Warp, address: Value, access: _Access) -> Value:
+def _read_generic(warp: Warp, address: Value, access: Access) -> Value:
     first = lane(address, lowest_lane(warp.mask))
     if first >= SHARED_WINDOW:
+        if first >= LOCAL_WINDOW:
+            return read_local(warp, address - LOCAL_WINDOW, access)
         return _read_shared(warp, address - SHARED_WINDOW, access)
     return _read_global(warp, address, access)
 
 
-def _shared_target(warp: Warp, address: int, access: _Access) -> tuple[Cta, int]:
+def _shared_target(warp: Warp, address: int, access: Access) -> tuple[Cta, int]:
     """The CTA and offset of a uniform shared address; only .shared::cluster may leave the own CTA."""
     if access.space in ("shared::cluster", "generic") and address >> 24 != warp.cta.rank:
         cta, offset = warp.cta.cluster.cta_of(address, access.name)
@@ -211,7 +234,7 @@ def _shared_target(warp: Warp, address: int, access: _Access) -> tuple[Cta, int]
 
 
 def _shared_lanes(
-    warp: Warp, address: NDArray[np.unsignedinteger], access: _Access
+    warp: Warp, address: NDArray[np.unsignedinteger], access: Access
 ) -> tuple[Cta, NDArray[np.unsignedinteger]] | None:
     """The CTA and the offset per lane; inactive lanes get the first active lane's, so that they are harmless.
 
@@ -230,7 +253,7 @@ def _shared_lanes(
 
 @instruction("st")
 def store(ins: Instruction, binder: Binder) -> Operation:
-    access = _Access(ins, binder, 0)
+    access = Access(ins, binder, 0)
     source = ins.operands[1]
     items = source.items if isinstance(source, Vector) else (source,)
     slots = [binder.source(item, access.size * 8) for item in items]
@@ -250,10 +273,16 @@ def store(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _writer(access: _Access) -> Callable[[Warp, Value, Value, _Access], None]:
-    if access.space.startswith("param"):
-        raise Unsupported(access.name)
-    return {"global": _write_global, "generic": _write_generic}.get(access.space, _write_shared)
+def _writer(access: Access) -> Callable[[Warp, Value, Value, Access], None]:
+    if access.space.startswith(("param", "const")):
+        raise Unsupported(f"{access.name}: the parameters of a kernel and .const are read-only")
+    writers = {
+        "global": _write_global,
+        "generic": _write_generic,
+        "local": write_local,
+        ARGUMENT: write_argument,
+    }
+    return writers.get(access.space, _write_shared)
 
 
 def _element(value: Value, size: int) -> Value:
@@ -263,7 +292,7 @@ def _element(value: Value, size: int) -> Value:
     return value.astype(UNSIGNED[8 * size]) if value.itemsize != size else value  # type: ignore[union-attr]
 
 
-def _write_global(warp: Warp, address: Value, value: Value, access: _Access) -> None:
+def _write_global(warp: Warp, address: Value, value: Value, access: Access) -> None:
     _watch_global(warp, address, access, "write")
     memory, size = warp.cta.grid.memory, access.size
     value = _element(value, size)
@@ -275,7 +304,7 @@ def _write_global(warp: Warp, address: Value, value: Value, access: _Access) -> 
     memory.scatter(address, spread(value, 8 * size), size, mask)  # type: ignore[arg-type]
 
 
-def _write_shared(warp: Warp, address: Value, value: Value, access: _Access) -> None:
+def _write_shared(warp: Warp, address: Value, value: Value, access: Access) -> None:
     size = access.size
     value = _element(value, size)
     if type(address) is int:
@@ -299,8 +328,11 @@ def _write_shared(warp: Warp, address: Value, value: Value, access: _Access) -> 
         cta.smem_views[size][offsets[active] // size] = spread(value, 8 * size)[active]
 
 
-def _write_generic(warp: Warp, address: Value, value: Value, access: _Access) -> None:
-    if lane(address, lowest_lane(warp.mask)) >= SHARED_WINDOW:
+def _write_generic(warp: Warp, address: Value, value: Value, access: Access) -> None:
+    first = lane(address, lowest_lane(warp.mask))
+    if first >= LOCAL_WINDOW:
+        write_local(warp, address - LOCAL_WINDOW, value, access)
+    elif first >= SHARED_WINDOW:
         _write_shared(warp, address - SHARED_WINDOW, value, access)
     else:
         _write_global(warp, address, value, access)

@@ -9,8 +9,7 @@ import numpy as np
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import UNSIGNED, spread, width_mask
 from b200sim.ptx.binder import Binder, type_of
-from b200sim.ptx.parser import TYPE_BITS
-from b200sim.ptx.syntax import Immediate, Instruction, Operand, Register, Vector
+from b200sim.ptx.syntax import TYPE_BITS, Immediate, Instruction, Operand, Register, Vector
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,8 @@ from b200sim.machine.deadlock import deadlock_report, endless_report
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.machine.waiting import MBarrier
 from b200sim.machine.warp import Warp
+from b200sim.module_variables import ModuleVariables
+from b200sim.printf import to_stdout
 from b200sim.ptx.binder import Constant
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def _lane_masks() -> dict[str, Value]:
 class Grid:
     """One launch of `program`.
 
-    `parameter_base` is the host address of the parameter block; `deadline` is a time of `time.monotonic`.
+    `parameter_base` is the host address of the parameter block; `deadline` is a time of `time.monotonic`;
+    `printf` takes what the kernel prints; `variables` are the addresses of the module's `.global` and
+    `.const` variables (left out: fresh ones, for this launch).
     """
 
     def __init__(
@@ -65,14 +69,19 @@ class Grid:
         pdl: bool = False,
         gpu: Gpu = B200,
         progress: Progress | None = None,
+        printf: Callable[[bytes], None] = to_stdout,
+        variables: Mapping[str, int] | None = None,
     ) -> None:
         self.progress = progress
+        self.printf = printf
         self.finished = 0  # clusters
         self.gpu = gpu
         self.observer = observer
         self.pdl = pdl  # launched with programmatic stream serialization
         self.program = program
         self.memory = memory
+        self.module = ModuleVariables(program.kernel.variables, memory) if variables is None else None
+        self.variables = self.module.addresses if self.module else variables or {}
         self.size = grid
         self.block = block
         self.cluster = cluster
@@ -153,6 +162,8 @@ class Grid:
             return self.parameter_base + parameter.offset + constant.value
         if constant.kind == "shared":
             return (cta.rank << 24) + self.shared_offsets[constant.name] + constant.value
+        if constant.kind == "variable":
+            return self.variables[constant.name] + constant.value
         if constant.kind == "special":
             return self._special(constant.name, cta, warp)
         return None

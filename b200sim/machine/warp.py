@@ -18,6 +18,7 @@ from b200sim.faults import Fault
 from b200sim.isa.registry import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
 from b200sim.isa.values import FULL, Value, lane, lane_array, spread
 from b200sim.machine.asynchronous import CopyGroups
+from b200sim.machine.thread_memory import NO_MEMORY, ThreadMemory
 from b200sim.machine.warpgroup import RegisterUse
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class Warp:
         self.blocked_on: Wait | None = None
         self.wait_expired = False  # the time limit of a try_wait has passed: answer, do not block
         self.last_poll: tuple[object, int] = (None, 0)  # operation that last answered no, `executed` then
+        kernel = program.kernel
+        self.local = ThreadMemory(kernel.local.size) if kernel.local.size else NO_MEMORY
+        self.arguments = ThreadMemory(kernel.arguments.size) if kernel.arguments.size else NO_MEMORY
+        self.last_words: tuple[bytes, int] = (b"", 0)  # what it last printed, `executed` then
         self.bulk_groups = CopyGroups("bulk")
         self.copy_groups = CopyGroups("cp.async")
         self.registers_in_use = RegisterUse()
@@ -204,6 +209,12 @@ class Warp:
 
     def active_lanes(self) -> list[int]:
         return [i for i in range(32) if self.mask >> i & 1]
+
+    def thread(self, lane: int) -> tuple[int, int, int]:
+        """threadIdx of a lane."""
+        bx, by, _ = self.cta.grid.block
+        linear = 32 * self.index + lane
+        return linear % bx, linear // bx % by, linear // (bx * by)
 
     # -- places ---------------------------------------------------------------------------------------
 

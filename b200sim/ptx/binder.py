@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from b200sim.faults import Unsupported
-from b200sim.ptx.parser import TYPE_BITS
+from b200sim.ptx.body import CARRY
 from b200sim.ptx.syntax import (
+    TYPE_BITS,
     Address,
+    FrameVariable,
     Immediate,
     Instruction,
     Kernel,
@@ -23,6 +25,8 @@ from b200sim.ptx.syntax import (
     Symbol,
     Vector,
 )
+
+LOCAL_BASE = 0x100  # the first address of a thread's .local variables; what lies below is nobody's
 
 # PTX ISA 10. %clock and its like are read by `mov` alone.
 SPECIAL_REGISTERS = frozenset(
@@ -63,7 +67,7 @@ SPECIAL_REGISTERS = frozenset(
 
 @dataclass(frozen=True)
 class Constant:
-    """A slot's value from the start: `kind` is immediate, special, parameter or shared."""
+    """A slot's value from the start: `kind` is immediate, special, parameter, shared or variable."""
 
     kind: str
     name: str = ""
@@ -89,6 +93,7 @@ class Binder:
         self._constant_slots: dict[Constant, int] = {}
         self._parameters = {p.name: p for p in kernel.parameters}
         self._shared = {v.name for v in kernel.shared}
+        self._variables = {v.name for v in kernel.variables}
         self.next_block = 0  # set by the program while it decodes terminators
         self.block_of_label: dict[str, int] = {}
         self.usage = Usage()
@@ -149,6 +154,15 @@ class Binder:
             return self.read(Symbol(operand.base.name)), operand.base.offset + operand.offset
         return self.read(operand.base), operand.offset
 
+    def argument(self, operand: Operand) -> FrameVariable | None:
+        """The `.param` variable of a call that an address or name means, if it is one."""
+        base = operand.base if isinstance(operand, Address) else operand
+        return self.kernel.arguments.variables.get(base.name) if isinstance(base, Symbol) else None
+
+    def carry(self) -> int:
+        """Slot of the carry flag, to be added to the reads or writes of the instruction."""
+        return self.names[CARRY]
+
     def coordinates(self, operand: Operand) -> list[int]:
         """Slots of the coordinate vector of a tensor address."""
         assert isinstance(operand, Address)
@@ -178,6 +192,14 @@ class Binder:
                 return self._constant(Constant("parameter", operand.name, operand.offset))
             if operand.name in self._shared:
                 return self._constant(Constant("shared", operand.name, operand.offset))
+            if operand.name in self._variables:
+                return self._constant(Constant("variable", operand.name, operand.offset))
+            if operand.name in self.kernel.local.variables:
+                place = LOCAL_BASE + self.kernel.local.variables[operand.name].offset
+                return self._constant(Constant("immediate", value=place + operand.offset))
+            if operand.name in self.kernel.arguments.variables:
+                place = self.kernel.arguments.variables[operand.name].offset
+                return self._constant(Constant("immediate", value=place + operand.offset))
         raise Unsupported(f"operand {operand}")
 
     def _constant(self, constant: Constant) -> int:

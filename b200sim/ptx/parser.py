@@ -1,78 +1,68 @@
-"""PTX text to `Kernel`s (PTX ISA 9.1, chapter 4): what NVVM prints for CuTe-DSL, with inline assembly.
-
-Inline assembly opens `{ ... }` scopes that declare registers and labels again under the same names, so a
-name is made unique by the number of the scope that declared it (`P1#3`).
-"""
+"""PTX text to `Kernel`s (PTX ISA 9.1, chapter 5): what NVVM prints for CuTe-DSL, with inline assembly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from b200sim.faults import Unsupported
-from b200sim.ptx.syntax import (
-    Address,
-    Immediate,
-    Instruction,
-    Kernel,
-    Operand,
-    Pair,
-    Parameter,
-    Register,
-    SharedVariable,
-    Sink,
-    Symbol,
-    Vector,
-)
+from b200sim.ptx.body import Body
+from b200sim.ptx.inlining import inline_calls
+from b200sim.ptx.syntax import TYPE_BITS, Kernel, ModuleVariable, Parameter, SharedVariable
 
 _COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*|/\*.*?\*/', re.S)  # or a string, which is kept
-_FUNCTION = re.compile(r"^\s*(?:\.visible\s+|\.weak\s+)?\.func\b", re.M)
+_FUNCTION = re.compile(r"\.func\s*(?:\(([^)]*)\)\s*)?([\w$]+)\s*(?:\(([^)]*)\))?[^{;]*([{;])")
 _TARGET = re.compile(r"^\s*\.target\s+(\w+)", re.M)
 _ENTRY = re.compile(r"(?:\.visible\s+|\.weak\s+)?\.entry\s+([\w$]+)\s*\(")
 _PARAM = re.compile(
     r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(?:\.ptr[^,)]*?\s)?([\w$%]+)(?:\[(\d+)\])?\s*$"
 )
 _SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$%]+)(?:\[(\d*)\])?")
+_VARIABLE = re.compile(
+    r"^\s*((?:\.visible|\.extern|\.weak|\.common)\s+)?\.(global|const)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+"
+    r"([\w$%]+)(?:\[(\d*)\])?\s*(?:=\s*([^;]*?))?\s*;",
+    re.M,
+)
 _FILE = re.compile(r'\.file\s+(\d+)\s+"([^"]*)"')
-_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)")
-_REG_RANGE = re.compile(r"([%\w$]+)<(\d+)>$")
-_LABEL = re.compile(r"([%\w$]+)\s*:(?!:)")
-_STATEMENT = re.compile(r"(?:@(!?)([%\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)$", re.S)
-_ADDRESS = re.compile(r"([%\w$.]+)\s*(?:([+-])\s*(-?\w+))?$")
-_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)U?$")
-_FLOAT = re.compile(r"0[fFdD]([0-9a-fA-F]{8,16})$")
-
-TYPE_BITS = {
-    "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16,
-    "f16x2": 32, "bf16x2": 32, "b32": 32, "u32": 32, "s32": 32, "f32": 32,
-    "b64": 64, "u64": 64, "s64": 64, "f64": 64, "b128": 128,
-}  # fmt: skip
 
 
 def parse(text: str) -> dict[str, Kernel]:
     """Parse a PTX module.
 
-    Returns its entries by name. NUL bytes, which CuTe-DSL leaves in its dumps, are ignored.
-    Raises `Unsupported` for device functions and for statements that are not PTX as described above.
+    Returns its entries by name, with calls of the module's own functions inlined. NUL bytes, which CuTe-DSL
+    leaves in its dumps, are ignored. Raises `Unsupported` for recursion, and for statements that are not PTX
+    as described above.
     """
     text = text.replace("\0", "")
     text = _COMMENT.sub(lambda m: m[1] or "\n" * m[0].count("\n"), text)
-    if _FUNCTION.search(text):
-        raise Unsupported("the PTX module has .func device functions; only inlined kernels can be simulated")
     files = {int(number): path for number, path in _FILE.findall(text)}
     target = _TARGET.search(text)
-    module_shared = [_shared_variable(m) for m in _SHARED.finditer(text)]
+    shared = [_shared_variable(m) for m in _SHARED.finditer(text)]
+    variables = [_module_variable(m) for m in _VARIABLE.finditer(text)]
+    functions = _functions(text, files)
     kernels: dict[str, Kernel] = {}
     for entry in _ENTRY.finditer(text):
         close = text.index(")", entry.end())
-        kernel = Kernel(entry[1], _parameters(text[entry.end() : close]), list(module_shared))
+        kernel = Kernel(entry[1], _parameters(text[entry.end() : close]), list(shared), list(variables))
         kernel.target = target[1] if target else ""
         start = text.index("{", close)
-        _Body(kernel, files).read(text, start)
+        Body(kernel, files).read(text, start)
+        inline_calls(kernel, functions)
         kernels[kernel.name] = kernel
     if not kernels:
         raise Unsupported("the PTX module has no .entry")
     return kernels
+
+
+def _functions(text: str, files: dict[int, str]) -> dict[str, Kernel]:
+    """The functions that the module defines; those that it only declares are the system's."""
+    functions: dict[str, Kernel] = {}
+    for match in _FUNCTION.finditer(text):
+        results, name, arguments, opening = match.groups()
+        if opening == "{":
+            function = Kernel(name, _parameters(arguments or ""), returns=_parameters(results or ""))
+            Body(function, files).read(text, match.end() - 1)
+            functions[name] = function
+    return functions
 
 
 def _parameters(text: str) -> list[Parameter]:
@@ -80,7 +70,7 @@ def _parameters(text: str) -> list[Parameter]:
     for declaration in filter(None, (part.strip() for part in text.split(","))):
         match = _PARAM.match(" ".join(declaration.split()))
         if match is None:
-            raise Unsupported(f"kernel parameter {declaration!r}")
+            raise Unsupported(f"parameter {declaration!r} of a kernel or function")
         size = TYPE_BITS[match[2]] // 8 * int(match[4] or 1)
         align = int(match[1] or TYPE_BITS[match[2]] // 8)
         offset = -(-offset // align) * align
@@ -95,210 +85,21 @@ def _shared_variable(match: re.Match[str]) -> SharedVariable:
     return SharedVariable(match[3], int(match[1] or element), element * count)
 
 
-class _Body:
-    """Reads one `{ ... }` kernel body statement by statement."""
-
-    def __init__(self, kernel: Kernel, files: dict[int, str]) -> None:
-        self.kernel = kernel
-        self.files = files
-        self.source: tuple[str, int] | None = None
-        self.scopes: list[tuple[int, set[str]]] = []  # (number, names declared there), innermost last
-        self.scope_count = 0
-        self.scope_labels: dict[int, set[str]] = {}
-
-    def read(self, text: str, start: int) -> None:
-        statements = list(_statements(text, start))
-        self._collect_labels(statements)
-        self.scope_count = 0
-        for line, statement in statements:
-            self._statement(line, statement)
-
-    def _collect_labels(self, statements: list[tuple[int, str]]) -> None:
-        """Branches may point forward, so the labels of every scope are known before operands are read."""
-        stack: list[int] = []
-        for _, statement in statements:
-            if statement == "{":
-                self.scope_labels[self.scope_count] = set()
-                stack.append(self.scope_count)
-                self.scope_count += 1
-            elif statement == "}":
-                stack.pop()
-            elif statement.endswith(":"):
-                self.scope_labels[stack[-1]].add(statement[:-1].strip())
-
-    def _statement(self, line: int, statement: str) -> None:
-        if statement == "{":
-            self.scopes.append((self.scope_count, set(self.scope_labels[self.scope_count])))
-            self.scope_count += 1
-        elif statement == "}":
-            self.scopes.pop()
-        elif statement.endswith(":"):
-            self.kernel.labels[self._unique(statement[:-1].strip())] = len(self.kernel.instructions)
-        elif statement.startswith("."):
-            self._directive(line, statement)
-        else:
-            self._instruction(line, statement)
-
-    def _directive(self, line: int, statement: str) -> None:
-        word = statement.split(None, 1)[0]
-        if word == ".loc":
-            match = _LOC.match(statement)
-            if match and int(match[2]) > 0:
-                self.source = (self.files.get(int(match[1]), "?"), int(match[2]))
-        elif word == ".reg":
-            _, kind, names = statement.split(None, 2)
-            for name in names.split(","):
-                self._declare(name.strip(), TYPE_BITS[kind[1:]])
-        elif word not in (".pragma", ".file", ".shared"):
-            raise Unsupported(f"PTX line {line}: directive {statement!r} inside a kernel")
-
-    def _declare(self, name: str, bits: int) -> None:
-        ranged = _REG_RANGE.match(name)
-        names = [f"{ranged[1]}{i}" for i in range(int(ranged[2]))] if ranged else [name]
-        self.scopes[-1][1].update(names)
-        for each in names:
-            self.kernel.register_bits[self._unique(each)] = bits
-
-    def _unique(self, name: str) -> str:
-        for number, names in reversed(self.scopes):
-            if name in names:
-                return name if number == 0 else f"{name}#{number}"
-        return name
-
-    def _instruction(self, line: int, statement: str) -> None:
-        match = _STATEMENT.match(statement)
-        if match is None:
-            raise Unsupported(f"PTX line {line}: cannot read {statement!r}")
-        negated, guard, mnemonic, rest = match.groups()
-        opcode, *modifiers = mnemonic.split(".")
-        target = None
-        operands: tuple[Operand, ...] = ()
-        if opcode == "call":
-            raise Unsupported(f"PTX line {line}: {statement!r}; only inlined kernels can be simulated")
-        if opcode == "bra":
-            target = self._unique(rest.strip())
-        else:
-            operands = tuple(self._operand(part, line) for part in _split(rest))
-        self.kernel.instructions.append(
-            Instruction(
-                opcode,
-                tuple(modifiers),
-                operands,
-                Register(self._unique(guard), bool(negated)) if guard else None,
-                line,
-                self.source,
-                " ".join(statement.split()),
-                target,
-            )
-        )
-
-    def _operand(self, text: str, line: int) -> Operand:
-        if text[0] == "[":
-            return self._address(text, line)
-        if text[0] == "{":
-            return Vector(tuple(self._operand(part, line) for part in _split(text[1:-1])))
-        if text == "_":
-            return Sink()
-        if "|" in text:
-            first, second = text.split("|")
-            return Pair(self._operand(first.strip(), line), self._operand(second.strip(), line))
-        if text[0] == "!":
-            return Register(self._unique(text[1:].strip()), negated=True)
-        literal = _literal(text)
-        if literal is not None:
-            return Immediate(literal)
-        return self._name(text, line)
-
-    def _name(self, text: str, line: int) -> Register | Symbol:
-        match = _ADDRESS.match(text)
-        if match is None:
-            raise Unsupported(f"PTX line {line}: operand {text!r}")
-        name = self._unique(match[1])
-        if match[2] is None and (name in self.kernel.register_bits or name[0] == "%"):
-            return Register(name)
-        return Symbol(name, _signed(match[2], match[3]))
-
-    def _address(self, text: str, line: int) -> Address:
-        base, *coordinates = _split(text[1:-1])
-        literal = _literal(base)
-        if literal is not None:
-            return Address(Immediate(literal))
-        match = _ADDRESS.match(base)
-        if match is None:
-            raise Unsupported(f"PTX line {line}: address {text!r}")
-        operand = self._operand(match[1], line)
-        assert isinstance(operand, Register | Symbol)
-        items: tuple[Operand, ...] = ()
-        if coordinates:
-            vector = self._operand(coordinates[0], line)
-            assert isinstance(vector, Vector)
-            items = vector.items
-        return Address(operand, _signed(match[2], match[3]), items)
+def _module_variable(match: re.Match[str]) -> ModuleVariable:
+    linkage, space, align, kind, name, count, initial = match.groups()
+    if linkage and linkage.strip() == ".extern":
+        raise Unsupported(f"variable {name} is defined in another module (.extern .{space})")
+    element = TYPE_BITS[kind] // 8
+    values = [part.strip() for part in (initial or "").strip("{} \n").split(",") if part.strip()]
+    data = b"".join(_initial(value, element, name) for value in values)
+    size = element * (len(values) if count == "" else int(count or 1))
+    return ModuleVariable(name, space, int(align or element), data.ljust(size, b"\0"))
 
 
-def _signed(sign: str | None, digits: str | None) -> int:
-    if digits is None:
-        return 0
-    return -int(digits, 0) if sign == "-" else int(digits, 0)
-
-
-def _literal(text: str) -> int | None:
-    if _INTEGER.match(text):
-        return int(text.rstrip("U"), 0)
-    match = _FLOAT.match(text)
-    return int(match[1], 16) if match else None
-
-
-def _split(text: str) -> list[str]:
-    """Split at the commas that stand outside braces and brackets."""
-    if "{" not in text and "[" not in text:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    parts, depth, start = [], 0, 0
-    for i, char in enumerate(text):
-        if char in "{[":
-            depth += 1
-        elif char in "}]":
-            depth -= 1
-        elif char == "," and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    parts.append(text[start:].strip())
-    return [part for part in parts if part]
-
-
-def _statements(text: str, start: int) -> Iterator[tuple[int, str]]:
-    """Yield (line, statement) of the body that opens at `text[start]`.
-
-    Scope braces and labels (with their colon) are statements of their own; `.loc` and `.file` end with
-    their line, everything else with a semicolon. A brace inside a statement belongs to a vector operand.
-    """
-    first_line = text.count("\n", 0, start) + 1
-    depth, pending, pending_line = 0, "", 0
-    for number, line in enumerate(text[start:].split("\n"), first_line):
-        rest = line.strip()
-        while rest:
-            if not pending:
-                pending_line = number
-                if rest.startswith((".loc", ".file")):
-                    yield number, rest
-                    break
-                if rest[0] in "{}":
-                    depth += 1 if rest[0] == "{" else -1
-                    yield number, rest[0]
-                    if depth == 0:
-                        return
-                    rest = rest[1:].lstrip()
-                    continue
-                label = _LABEL.match(rest)
-                if label:
-                    yield number, label[0]
-                    rest = rest[label.end() :].lstrip()
-                    continue
-            head, semicolon, tail = rest.partition(";")
-            pending = f"{pending} {head}" if pending else head
-            if semicolon:
-                if pending.strip():
-                    yield pending_line, pending.strip()
-                pending = ""
-            rest = tail.lstrip() if semicolon else ""
-    raise Unsupported("the PTX module ends inside a kernel")
+def _initial(text: str, size: int, name: str) -> bytes:
+    """One number of an initialiser, little-endian."""
+    try:
+        number = int(text[2:], 16) if text[:2] in ("0f", "0F", "0d", "0D") else int(text.rstrip("U"), 0)
+    except ValueError:
+        raise Unsupported(f"initial value {text!r} of variable {name}") from None
+    return (number & (1 << 8 * size) - 1).to_bytes(size, "little")

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+TYPE_BITS = {
+    "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16,
+    "f16x2": 32, "bf16x2": 32, "b32": 32, "u32": 32, "s32": 32, "f32": 32,
+    "b64": 64, "u64": 64, "s64": 64, "f64": 64, "b128": 128,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Register:
@@ -65,7 +71,8 @@ class Instruction:
     """One PTX statement.
 
     `opcode` is the first word of the mnemonic, `modifiers` the rest: `add.s32` is ("add", ("s32",)).
-    `target` is the label of a branch, `source` the CuTe-DSL file and line that `.loc` named.
+    `target` is the label of a branch or the function of a call (operands: results, arguments), `source` the
+    CuTe-DSL file and line that `.loc` named.
     """
 
     opcode: str
@@ -108,14 +115,54 @@ class SharedVariable:
     size: int
 
 
+@dataclass(frozen=True)
+class ModuleVariable:
+    """A `.global` or `.const` variable; `data` is what it holds before the first launch."""
+
+    name: str
+    space: str
+    align: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FrameVariable:
+    """A variable of which every thread has its own: `size` bytes at `offset` in its frame."""
+
+    offset: int
+    size: int
+    align: int
+
+
+@dataclass
+class Frame:
+    """The memory of one state space that every thread has for itself."""
+
+    variables: dict[str, FrameVariable] = field(default_factory=dict)
+    size: int = 0
+
+    def place(self, name: str, size: int, align: int) -> None:
+        offset = -(-self.size // align) * align
+        self.variables[name] = FrameVariable(offset, size, align)
+        self.size = offset + size
+
+
 @dataclass
 class Kernel:
-    """One `.entry` of a PTX module."""
+    """One `.entry` of a PTX module, or a `.func` before it is inlined.
+
+    `local` holds the `.local` variables, `arguments` the `.param` variables that pass values to and from
+    functions.
+    """
 
     name: str
     parameters: list[Parameter] = field(default_factory=list)
     shared: list[SharedVariable] = field(default_factory=list)
+    variables: list[ModuleVariable] = field(default_factory=list)
     register_bits: dict[str, int] = field(default_factory=dict)  # of every declared name; predicates are 1
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)  # label -> index of the instruction that follows
+    local: Frame = field(default_factory=Frame)
+    arguments: Frame = field(default_factory=Frame)
+    returns: list[Parameter] = field(default_factory=list)  # of a function
     target: str = ""  # what the module was compiled for: `sm_100a`
