@@ -21,6 +21,7 @@ from b200sim.machine.schedule import ProgramOrder, exploration, schedule  # noqa
 from b200sim.ptx.sections import TITLES, VERSION, cited  # noqa: E402
 from b200sim.sanitizer.codes import HAZARDS  # noqa: E402
 from b200sim.sanitizer.rules import RULES  # noqa: E402
+from tests.sanitizer.corpus_global import GLOBAL_DEFECTS  # noqa: E402
 from tests.sanitizer.corpus_kernel import KERNEL_DEFECTS  # noqa: E402
 from tests.sanitizer.corpus_ptx import PIPELINE_DEFECTS  # noqa: E402
 from tests.sanitizer.corpus_small import SMALL_DEFECTS  # noqa: E402
@@ -47,10 +48,10 @@ def main(arguments: list[str]) -> int:
     for kernel in KERNEL_DEFECTS:
         source = mutated(kernel)
         runs.append(("GEMM", kernel.name, kernel.code, partial(run_kernel, source)))
-    for defect in (*PIPELINE_DEFECTS, *SMALL_DEFECTS):
-        kind = "pipeline" if defect in PIPELINE_DEFECTS else "small"
-        name = defect.name.removeprefix("pipeline: ")
-        runs.append((kind, name, defect.code, partial(run_ptx, defect)))
+    for kind, defects in (("pipeline", PIPELINE_DEFECTS), ("small", SMALL_DEFECTS), ("CTAs", GLOBAL_DEFECTS)):
+        for defect in defects:
+            name = defect.name.removeprefix("pipeline: ")
+            runs.append((kind, name, defect.code, partial(run_ptx, defect)))
     rows, counts = [], Counter[str]()
     for kind, name, code, run in runs:
         rows.append(_row(kind, name, code, run, counts))

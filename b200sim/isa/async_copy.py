@@ -69,7 +69,8 @@ def copy(ins: Instruction, binder: Binder) -> Operation:
 
         task = AsyncOperation("cp.async", perform, warp, ins.place(), ins=ins)
         if cta.grid.observer is not None:
-            task.detail = ThreadCopies(np.array([place for place, *_ in copies]), size)
+            sources = np.array([source for _, source, nbytes in copies if nbytes], np.uint64)
+            task.detail = ThreadCopies(np.array([place for place, *_ in copies]), size, sources)
         warp.copy_groups.add(warp.mask, task)
         _post(warp, task)
 

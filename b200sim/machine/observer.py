@@ -112,10 +112,12 @@ class TryCancel:
 
 @dataclass(frozen=True)
 class ThreadCopies:
-    """cp.async of a warp: `nbytes` to each of `offsets` in the issuer's shared memory."""
+    """cp.async of a warp: `nbytes` to each of `offsets` in the issuer's shared memory, read from each of the
+    addresses `sources` (those that only write zeros have none)."""
 
     offsets: np.ndarray
     nbytes: int
+    sources: np.ndarray
 
 
 @dataclass(frozen=True)

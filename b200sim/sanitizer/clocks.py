@@ -17,6 +17,7 @@ Matrices are never changed in place: who keeps one keeps a snapshot.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class Agents:
         self.keys: list[Hashable] = ["nobody"]
         self.generic = np.zeros(self.capacity, bool)  # slots whose writes go through the generic proxy
         self.tensor = np.zeros(self.capacity, bool)  # slots of tcgen05 operations
+        #: What these agents know of other clusters: kind of history -> warp -> history (see outside.py).
+        self.outside: dict[str, dict[Any, Any]] = {"imports": {}, "narrow": {}, "fences": {}}
 
     def slot(self, *key: Hashable, generic: bool = False) -> int:
         """The slot of an agent, new if it has none. Keys begin with the kind of agent."""

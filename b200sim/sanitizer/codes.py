@@ -46,8 +46,8 @@ def _table(*rows: tuple[str, int, str, str, str, str]) -> dict[str, Hazard]:
 HAZARDS = _table(
     # -- shared memory and proxies
     ("proxy_fence_missing", 1, ERROR, TEXT, "9.7.9.25.2, 9.7.16.6.5, 9.7.13.4",
-     "the async proxy (TMA, tcgen05) uses shared memory that was written by st and not passed through "
-     "fence.proxy.async"),
+     "the async proxy (TMA, tcgen05) uses memory that was written by st (global memory: or by copies of "
+     "another CTA) and not passed through fence.proxy.async"),
     ("proxy_fence_by_reader", 1, NOTE, ON_THE_WAY, "9.7.13.4, 8.9.5",
      "fence.proxy.async was executed only by the thread that issues the asynchronous operation"),
     ("load_not_awaited", 2, ERROR, TEXT, "9.7.9.25.1, 9.7.9.25.1.2, 9.7.13.15.16",
@@ -165,6 +165,10 @@ HAZARDS = _table(
      "the kernel writes to an input"),
     ("global_race", 25, ERROR, TEXT, "8.7.1",
      "two CTAs, or two threads without order, write the same element"),
+    ("global_read_unordered", 25, ERROR, TEXT, "8.7.1, 8.9.5",
+     "one thread reads an element of global memory and another writes it, without order"),
+    ("scope_too_narrow", 25, ERROR, TEXT, "8.5, 8.7, 8.9.4",
+     "two CTAs would be ordered, or their atomics exclude each other, if a scope included both"),
     ("input_before_dependency", 26, ERROR, PREDECESSOR, "9.7.13.13",
      "global memory is used before griddepcontrol.wait in a launch that may overlap its predecessor"),
     ("trap", 27, ERROR, ASKED, "9.7.19.4",

@@ -188,6 +188,58 @@ RULES = (
         ),
     ),
     Rule(
+        "Between CTAs, through global memory: a release (`.release`, or a release fence and a strong write "
+        "after it) hands on what its thread knows; a strong read that sees it, or an atomic operation that "
+        "has seen it, acquires (`.acquire`, or an acquire fence after it).",
+        "8.8, 8.9.2, 8.9.4",
+        "text; `fence.sc` counts as `fence.acq_rel`, as the order of fences differs from run to run",
+        (
+            "test_kernels_whose_ctas_meet_are_clean",
+            "'flag set without a release fence'",
+            "'flag polled without an acquire'",
+        ),
+    ),
+    Rule(
+        "Strong operations of equal size are no race, and meet, if the scope of each includes the other's "
+        "thread; `.volatile` is relaxed at `.sys`, an atomic operation relaxed at `.gpu` if it says nothing.",
+        "8.4.2, 8.5, 8.7, 9.7.13.5",
+        TEXT,
+        (
+            "'flag released for the CTA only'",
+            "'atomic sums of two CTAs with scope .cta'",
+        ),
+    ),
+    Rule(
+        "A read and a write of one element of global memory in one launch, or two writes, are ordered or "
+        "strong; elements of vectors count one by one.",
+        "8.2.4, 8.7.1, 8.9.5",
+        TEXT,
+        (
+            "'read without waiting for the flag'",
+            "'neighbour's part overwritten without a second barrier'",
+        ),
+    ),
+    Rule(
+        "Bulk stores and reductions have written after a `wait_group` without `.read`; elements of a "
+        "reduction are relaxed at `.gpu`.",
+        "9.7.9.25.1.1, 9.7.9.25.4.2, 9.7.9.27.2.2",
+        TEXT,
+        (
+            "'flag after a bulk store that was waited for with .read'",
+            "'reduction read before it has written'",
+        ),
+    ),
+    Rule(
+        "A copy by the async proxy of one CTA meets what threads, or copies of another CTA, wrote to global "
+        "memory only through `fence.proxy.async` (not of `.shared`) on the way, by whomever.",
+        "8.6, 8.9.5, 9.7.9.25.2, 9.7.13.4",
+        TEXT,
+        (
+            "'bulk load of what another CTA stored, no proxy fence'",
+            "'proxy fence for shared memory only'",
+        ),
+    ),
+    Rule(
         "`griddepcontrol.wait` comes before global memory is used, if the launch may overlap another one.",
         "9.7.13.13",
         "text, taken strictly: any memory may be the predecessor's",

@@ -9,13 +9,11 @@ from b200sim.sanitizer import codes, static
 from b200sim.sanitizer.clocks import EXECUTION
 from b200sim.sanitizer.cycle import wait_cycle
 from b200sim.sanitizer.findings import Findings
-from b200sim.sanitizer.global_shadow import GlobalShadow, Writer
 from b200sim.sanitizer.state import ClusterState, CtaState
 from b200sim.sanitizer.units import UnitEvents
 
 if TYPE_CHECKING:
     from b200sim.faults import Fault
-    from b200sim.global_memory import Allocation
     from b200sim.machine.asynchronous import AsyncOperation
     from b200sim.machine.cta import Cluster
     from b200sim.machine.grid import Grid
@@ -43,11 +41,7 @@ class Sanitizer(UnitEvents):
     def launch_began(self, grid: Grid) -> None:
         self.grid = grid
         self.context["kernel"] = self.context["kernel"] or grid.program.kernel.name
-        self.global_shadow = GlobalShadow(grid.memory, self._global_conflict)
-        words = {word for mnemonic in grid.program.opcodes() for word in mnemonic.split(".")}
-        self.clusters_communicate = bool(words & {"atom", "red"}) or bool(
-            words & {"acquire", "volatile"} & words
-        )
+        self.begin_global(grid)
         for ins, register in static.of(grid.program).never_written():
             access = None
             self.report(
@@ -117,25 +111,6 @@ class Sanitizer(UnitEvents):
                 "tmem_contention",
                 "the CTA never executes tcgen05.relinquish_alloc_permit: others on its SM wait for its end",
             )
-
-    # -- global memory --------------------------------------------------------------------------------
-
-    def _global_conflict(self, first: Writer, second: Writer, allocation: Allocation, offset: int) -> None:
-        if first.ws.agents is not second.ws.agents and self.clusters_communicate:
-            return  # clusters that synchronise through global memory: their order is not tracked
-        sides = []
-        for writer in (first, second):
-            side = self.access("st", writer.ws.warp, writer.ins, writer.slot, writer.clock, space="global")
-            side.start, side.size = allocation.address + offset, 2
-            side.facts["tensor"] = f"{allocation.name}+{offset:#x}"
-            sides.append(side)
-        self.report(
-            "global_race",
-            f"two threads write byte {offset} of {allocation.name} and nothing orders them",
-            first=sides[0],
-            second=sides[1],
-            edge="each element has one writer in a launch",
-        )
 
     # -- faults ---------------------------------------------------------------------------------------
 

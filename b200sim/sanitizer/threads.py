@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from b200sim.sanitizer import static
-from b200sim.sanitizer.base import Base
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY
-from b200sim.sanitizer.global_shadow import GlobalShadow
+from b200sim.sanitizer.global_events import GlobalEvents
 from b200sim.sanitizer.shadow import rectangle, words
 from b200sim.sanitizer.state import ClusterState, WarpState
 
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 KINDS = {"read": "ld", "write": "st", "atomic": "atomic", "edit": "edit"}
 
 
-class ThreadEvents(Base):
-    global_shadow: GlobalShadow
-
+class ThreadEvents(GlobalEvents):
     # -- shared memory --------------------------------------------------------------------------------
 
     def shared_access(
@@ -90,30 +87,6 @@ class ThreadEvents(Base):
                 "mbarrier_overwritten",
                 f"{access.name()} writes {access.place()}, which holds an mbarrier",
                 second=access,
-            )
-
-    # -- global memory --------------------------------------------------------------------------------
-
-    def global_access(
-        self, warp: Warp, ins: Instruction, addresses: int | np.ndarray, nbytes: int, kind: str
-    ) -> None:
-        state, ws = self.of(warp)
-        self.check_dependency(state, ws, ins, None)
-        if kind == "write":
-            self.global_shadow.written(ws, ins, addresses, nbytes)
-
-    def check_dependency(
-        self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None
-    ) -> None:
-        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait."""
-        if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
-            access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
-            access.kind = "ld"
-            self.report(
-                "input_before_dependency",
-                f"{ins.mnemonic} uses global memory and nothing orders it after griddepcontrol.wait",
-                second=access,
-                edge="griddepcontrol.wait by this thread, or by one that it synchronises with, comes first",
             )
 
     # -- tensor memory --------------------------------------------------------------------------------
@@ -194,9 +167,13 @@ class ThreadEvents(Base):
                 if barrier.init is not None and barrier.init.slot == ws.slot:
                     barrier.init_fenced = True
         elif ins.has("proxy"):
-            if ins.has("async") or ins.has("async::generic"):
+            self.global_fence(ws, ins)
+            if ins.has("global"):
+                ws.tick()
+            elif ins.has("async") or ins.has("async::generic"):
                 ws.proxy_fence()
         else:
+            self.global_fence(ws, ins)
             ws.memory_fence()
 
     def _tensor_fence(self, state: ClusterState, ws: WarpState, ins: Instruction) -> None:

@@ -23,6 +23,7 @@ from b200sim.machine.observer import (
 )
 from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, Knowledge
 from b200sim.sanitizer.descriptors import DescriptorEvents
+from b200sim.sanitizer.global_shadow import Box, Run
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import words
 from b200sim.sanitizer.state import BarrierState, ClusterState, WarpState
@@ -102,9 +103,13 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             self._read_source(state, ws, operation, detail.source, size, "bulk store", warp.cta)
         if detail.offset + size > len(warp.cta.smem):
             return  # faults
-        for receiver, barrier in zip(
-            detail.receivers, self._signals(state, ws, operation, detail.signals), strict=True
-        ):
+        barriers = self._signals(state, ws, operation, detail.signals)
+        epochs = [(barrier.slot, barrier.loads) for barrier in barriers if barrier is not None]
+        if isinstance(detail, TensorLoad):
+            self.loads_global(ws, operation, kind, epochs, Box(detail.tensor_map, detail.coords))
+        elif detail.address is not None:
+            self.loads_global(ws, operation, kind, epochs, Run(detail.address, detail.nbytes))
+        for receiver, barrier in zip(detail.receivers, barriers, strict=True):
             if barrier is None:
                 continue
             access = self.access(
@@ -133,13 +138,12 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             size, kind = detail.nbytes, "bulk store"
         slot, number = self._read_source(state, ws, operation, detail.offset, size, kind, warp.cta)
         ws.open_copies.append((detail.lanes, slot, number))
-        if detail.reduction is not None:
-            return
         if isinstance(detail, TensorStore):
-            self.global_shadow.stored(ws, ins, slot, number, detail.tensor_map, tuple(detail.coords))
+            span: Run | Box = Box(detail.tensor_map, detail.coords)
             self.descriptor_used(state, ws, operation, detail.map_address, (slot, number))
         else:
-            self.global_shadow.stored_run(ws, ins, slot, number, detail.address, detail.nbytes)
+            span = Run(detail.address, detail.nbytes)
+        self.stores_global(ws, operation, kind, number, span, detail.reduction)
 
     def _read_source(
         self,
@@ -172,12 +176,14 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             ws.copy_groups.pop(0)
 
     def bulk_passed(self, warp: Warp, ins: Instruction, lanes: int, allowed: int, read: bool) -> None:
-        """PTX ISA 9.7.9.27.2.2. With .read the sources have been read, which is all that is asked here."""
+        """PTX ISA 9.7.9.27.2.2. With .read only the sources have been read."""
         state, ws = self.of(warp)
         groups = [group for mask, group in ws.copy_groups if mask & lanes]
         for group in groups[: len(groups) - allowed] if allowed else groups:
             for slot, number in group:
                 ws.now = state.agents.knowing(ws.now, slot, number)
+                if not read:
+                    self.writes_over(ws, slot, number)
         self.descriptors_read(state, ws, lanes, allowed)
 
     # -- cp.async: generic writes that finish later (PTX ISA 9.7.9.25.3) -------------------------------
@@ -189,6 +195,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         assert ins is not None
         self.check_dependency(state, ws, ins, None)
         ws.thread_copies += 1
+        self.copies_read_global(ws, ins, detail)
         shadow = state.ctas[ws.warp.cta].shared
         where = (detail.offsets[:, None] // 4 + np.arange(detail.nbytes // 4)).reshape(-1)
         first = int(detail.offsets.min())

@@ -10,6 +10,7 @@ import pytest
 from b200sim.ptx.sections import TITLES, cite, cited
 from b200sim.sanitizer.codes import ERROR, HAZARDS, NOTE, PRACTICE
 from b200sim.sanitizer.rules import RULES
+from tests.sanitizer.corpus_global import GLOBAL_DEFECTS
 from tests.sanitizer.corpus_kernel import KERNEL_DEFECTS
 from tests.sanitizer.corpus_ptx import PIPELINE_DEFECTS
 from tests.sanitizer.corpus_small import SMALL_DEFECTS
@@ -83,7 +84,9 @@ def test_the_page_has_the_tables_of_the_code() -> None:
 def test_every_rule_is_shown_by_a_test_or_a_defect_that_exists() -> None:
     tests = "\n".join(path.read_text() for path in (ROOT / "tests" / "sanitizer").glob("test_*.py"))
     names = set(re.findall(r"^def (test_\w+)", tests, flags=re.M))
-    names |= {f"'{d.name.removeprefix('pipeline: ')}'" for d in (*PIPELINE_DEFECTS, *SMALL_DEFECTS)}
+    names |= {
+        f"'{d.name.removeprefix('pipeline: ')}'" for d in (*PIPELINE_DEFECTS, *SMALL_DEFECTS, *GLOBAL_DEFECTS)
+    }
     names |= {f"'{defect.name}'" for defect in KERNEL_DEFECTS}
     for rule in RULES:
         assert rule.shown and set(rule.shown) <= names, rule.rule

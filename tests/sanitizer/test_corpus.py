@@ -3,12 +3,13 @@
 import pytest
 
 from b200sim.sanitizer.codes import FAULTS, HAZARDS
+from tests.sanitizer.corpus_global import GLOBAL_DEFECTS
 from tests.sanitizer.corpus_kernel import KERNEL_DEFECTS
 from tests.sanitizer.corpus_ptx import PIPELINE_DEFECTS, PtxDefect
 from tests.sanitizer.corpus_small import SMALL_DEFECTS
 from tests.sanitizer.run import VICTIM, mutated, run_kernel, run_ptx
 
-PTX_DEFECTS = [*PIPELINE_DEFECTS, *SMALL_DEFECTS]
+PTX_DEFECTS = [*PIPELINE_DEFECTS, *SMALL_DEFECTS, *GLOBAL_DEFECTS]
 
 
 def explain(outcome) -> str:
