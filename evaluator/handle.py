@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from evaluator import processes
+from evaluator import printed, processes
 from evaluator.arena import Arena
 from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
 from evaluator.messages import Failed, Loaded, Progress, Reply, Started, parse_reply
@@ -211,6 +211,10 @@ class Worker:
         return WorkerFailure(
             Verdict(Status.PROTOCOL, f"the worker broke the protocol: {why}", self._printed())
         )
+
+    def printed(self) -> str:
+        """What the process printed since it was last asked; all of it if it has answered since."""
+        return printed.harmless(self.output.take().replace(str(self.submission), self.submission.name))
 
     def _printed(self) -> str:
         """What the process printed, stacks without our own frames."""

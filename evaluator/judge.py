@@ -237,6 +237,7 @@ class Lane:
                 return refused
             worker = self._ready_worker(result)
             self._stage(result, "running")
+            worker.printed()
             with Clock(result, "run"):
                 reply = worker.request(
                     {"do": "run", "limit": 0.9 * job.limit, "word": poison},
@@ -244,6 +245,7 @@ class Lane:
                     arena,
                     lambda text: self._stage(result, f"running {text}"),
                 )
+            result.printed = worker.printed()
             if isinstance(reply, Failed):
                 result.launches = reply.launches
                 return conduct.failed(reply)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +45,28 @@ class Tail:
                 shown = self._head + cut + self._last
         return shown.decode(errors="replace")
 
+    def take(self) -> str:
+        """What has been printed since the last `take`, or the start; it counts as gone from now on.
+
+        Complete if the writer has been heard from since it printed.
+        """
+        self._catch_up()
+        text = self.text()
+        with self._lock:
+            self.total, self._head, self._last = 0, b"", b""
+        return text
+
+    def _catch_up(self) -> None:
+        """Until the pipe is empty. What is read is read under the lock, so then nothing is on its way."""
+        waiting = ctypes.c_int(1)
+        for _ in range(200):
+            if self.pipe.closed or not self._thread.is_alive():
+                return
+            fcntl.ioctl(self.pipe.fileno(), termios.FIONREAD, waiting)
+            if not waiting.value:
+                return
+            time.sleep(0.005)
+
     def finish(self, seconds: float) -> None:
         """Wait until the writer's end is closed, at most `seconds`; then close ours."""
         self._thread.join(seconds)
@@ -52,12 +77,16 @@ class Tail:
         descriptor = self.pipe.fileno()
         while True:
             try:
-                chunk = os.read(descriptor, 1 << 16)
-            except OSError:
-                return
-            if not chunk:
+                select.select([descriptor], [], [])
+            except (OSError, ValueError):
                 return
             with self._lock:
+                try:
+                    chunk = os.read(descriptor, 1 << 16)
+                except OSError:
+                    return
+                if not chunk:
+                    return
                 self.total += len(chunk)
                 room = self.keep - len(self._head)
                 self._head += chunk[:room]

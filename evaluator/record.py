@@ -72,6 +72,7 @@ def _case(result: CaseResult, machine: speed_of_light.Machine) -> dict[str, Any]
         "held_out": result.held_out,
         "probed_inputs": result.probed,
         "signals": result.signals,
+        "printed": result.printed,
         "speed_of_light_us": floor.microseconds,
         "speed_of_light_source": floor.source,
         "compulsory_bytes": speed_of_light.compulsory_bytes(case),

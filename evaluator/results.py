@@ -39,6 +39,7 @@ class CaseResult:
     fresh_worker: bool = False
     probed: int = 0  # inputs that the case was probed with
     held_out: bool = False  # a case that nobody announced
+    printed: str = ""  # by the submission, while the call that was checked ran
     signals: list[str] = field(default_factory=list)  # "W_...: text", for a reader to look at
     lanes: dict[str, Any] = field(default_factory=dict)  # measurements beside the official one
 

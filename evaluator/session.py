@@ -18,6 +18,7 @@ from evaluator import (
     held_out,
     kernel_calls,
     measure,
+    printed,
     processes,
     profiles,
     progress,
@@ -137,7 +138,7 @@ def show(run: RunResult) -> None:
     failed = report.failures(run)
     if failed:
         print(f"\n{failed}")
-    for part in (report.lanes(run), report.defences(run)):
+    for part in (printed.shown(run), report.lanes(run), report.defences(run)):
         if part:
             print(f"\n{part}")
     print(f"\n{report.summary(run)}", flush=True)

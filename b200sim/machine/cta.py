@@ -31,7 +31,7 @@ class Cta:
         self.grid = cluster.grid
         self.rank = rank
         self.index = index
-        self.thread_count = self.grid.threads_per_cta
+        self.thread_count: int = self.grid.threads_per_cta
         self.smem: NDArray[np.uint8] = np.full(self.grid.shared_end, POISON, np.uint8)
         self.smem_views = {
             size: self.smem[: len(self.smem) // size * size].view(f"u{size}") for size in (1, 2, 4, 8)
