@@ -1,4 +1,4 @@
-"""The `.global` and `.const` variables of a loaded PTX module (PTX ISA 5.1.2, 5.1.4) as device memory."""
+"""The `.global` and `.const` variables of a loaded PTX module (PTX ISA 5.1.3, 5.1.4) as device memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The .local state space (PTX ISA 5.1.5) and .param as calls use it (5.1.6.2): memory of a thread alone."""
+"""The .local state space (PTX ISA 5.1.5) and .param as calls use it (5.1.6.4): memory of a thread alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The sections of the PTX ISA manual that comments, rules and reports of this project cite.
 
 Numbers move between versions (cp.async.bulk.tensor, 9.7.9.27.1.2, was 9.7.9.25.5.2 before): with another one,
-look for the title. Titles of instructions are shortened to the instruction's name.
+look for the title. Titles of instructions are shortened to the instruction's name. A citation of a section that
+is not listed here fails a test: look it up in the manual, then add it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ VERSION = "9.1"
 
 TITLES = {
     "2.2.2": "Cluster of Cooperative Thread Arrays",
+    "5.1.3": "Constant State Space",
     "5.1.4": "Global State Space",
+    "5.1.5": "Local State Space",
+    "5.1.6.4": "Device Function Parameters",
     "5.1.7": "Shared State Space",
     "5.2.3": "Alternate Floating-Point Data Formats",
     "5.5": "Tensors",
@@ -36,6 +40,7 @@ TITLES = {
     "9.7.1": "Integer Arithmetic Instructions",
     "9.7.1.18": "brev",
     "9.7.1.19": "bfe",
+    "9.7.2": "Extended-Precision Integer Arithmetic Instructions",
     "9.7.3": "Floating-Point Instructions",
     "9.7.4": "Half Precision Floating-Point Instructions",
     "9.7.6": "Comparison and Selection Instructions",
@@ -86,6 +91,12 @@ TITLES = {
     "9.7.13.16": "tensormap.cp_fenceproxy",
     "9.7.13.17": "clusterlaunchcontrol.try_cancel",
     "9.7.13.18": "clusterlaunchcontrol.query_cancel",
+    "9.7.15": "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions",
+    "9.7.15.2": "Matrix Shape",
+    "9.7.15.5.1.1": "Register Fragments",
+    "9.7.15.5.1.2": "Shared Memory Matrix Layout",
+    "9.7.15.5.1.2.2": "Matrix Descriptor Format",
+    "9.7.15.5.2": "wgmma.mma_async",
     "9.7.16": "TensorCore 5th Generation Family Instructions",
     "9.7.16.1": "Tensor Memory",
     "9.7.16.1.2": "Tensor Memory Allocation",
