@@ -1,8 +1,10 @@
 """Warpgroup matrix multiplication: wgmma.mma_async, fence, commit_group, wait_group (PTX ISA 9.7.15, sm_90a).
 
 mma_async is asynchronous: it happens when the schedule says so, and until a wait_group that covers it its
-registers belong to the tensor core. `fragment_slots` and `guard_fragments` let the rest of the program find
-out: every other instruction that reads or writes such a register reports it first.
+registers belong to the tensor core. `fragment_slots` and `guarded` let the rest of the program find out:
+every other instruction that reads or writes such a register reports it first. Compilers rename accumulators
+between one mma_async and the next (`mov`, packing and unpacking of halves) and leave it to ptxas to coalesce
+them: such moves are followed, not refused.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
 from b200sim.isa.values import spread
-from b200sim.machine.warpgroup import Joint, Warpgroup
+from b200sim.machine.warpgroup import InFlight, Joint, Warpgroup
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction, Kernel, Operand, Register, Vector
 from b200sim.tensor_core.descriptors import SmemDescriptor
@@ -69,7 +71,6 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
         if not use.reached(allowed):
             use.block(warp)
             return BLOCKED
-        warp.cta.warpgroup(warp).store_warp(warp, use.busy)
         return following
 
     return operation
@@ -107,26 +108,30 @@ def multiply(ins: Instruction, binder: Binder) -> Operation:
     a: four registers or a descriptor. trans-a only with a descriptor, both only for 16-bit types.
     """
     what = _decode(ins, binder)
-    d_bits, a_bits, name = what.d_bits, what.a_bits, what.shape.name
+    d_bits, a_bits = what.d_bits, what.a_bits
 
     def perform(group: Warpgroup, joint: Joint) -> None:
         started = time.perf_counter()
-        arguments, counters = joint.arguments, group.cta.grid.counters
-        before = group.load(what.d, d_bits, what.shape.d_format) if arguments[_SCALE_D] else None
+        counters = group.cta.grid.counters
+        before = joint.before() if joint.arguments[_SCALE_D] else None
         a, b = _a_operand(what, group, joint), _b_operand(what, group, joint)
-        result = multiply_accumulate(what.shape, a, b, before, what.negate_a, what.negate_b)
-        group.hold(what.d, d_bits, result)
+        joint.finish(multiply_accumulate(what.shape, a, b, before, what.negate_a, what.negate_b))
         counters.mma_instructions += 1
         counters.mma_flops += what.shape.flops
         counters.tensor_core_seconds += time.perf_counter() - started
 
     def operation(warp: Warp) -> None:
         warp.require_all_lanes(ins.mnemonic)
-        warp.registers_in_use.check_issue(ins, name, d_bits, a_bits)
-        group = warp.cta.warpgroup(warp)
-        fragment = [warp.regs[slot] for slot in what.a] if what.a_in_registers else []
-        joint = group.issue(warp, ins, _arguments(what, warp), fragment, lambda whole: perform(group, whole))
-        warp.registers_in_use.add(joint, name, d_bits, a_bits)
+        use = warp.registers_in_use
+        use.check_issue(ins, what.shape, d_bits, a_bits)
+        group, regs = warp.cta.warpgroup(warp), warp.regs
+        arguments = _arguments(what, warp)
+        fragment = [regs[slot] for slot in what.a] if what.a_in_registers else []
+        before = [regs[slot] for slot in what.d]
+        joint = group.issue(
+            warp, ins, what.shape, arguments, fragment, before, lambda whole: perform(group, whole)
+        )
+        use.add(joint, what.d, d_bits, a_bits)
 
     return operation
 
@@ -235,25 +240,73 @@ def _bits(slots: Sequence[int]) -> int:
 # -- the rest of the program ------------------------------------------------------------------------------
 
 
-def fragment_slots(kernel: Kernel, binder: Binder) -> int:
-    """The registers that any mma_async of the kernel uses for D or A, as a bit set of slots."""
-    slots = 0
+def fragment_slots(kernel: Kernel, binder: Binder) -> frozenset[int]:
+    """The registers that any mma_async of the kernel uses for D or A, and those that D may be moved to."""
+    names: set[str] = set()
     for ins in kernel.instructions:
         if ins.opcode == "wgmma" and ins.has("mma_async"):
             for operand in ins.operands[:2]:
-                if isinstance(operand, Vector):
-                    names = [item.name for item in operand.items if isinstance(item, Register)]
-                    slots |= _bits([binder.names[name] for name in names])
-    return slots
+                names.update(_names(operand) if isinstance(operand, Vector) else ())
+    moves = [ins for ins in kernel.instructions if ins.opcode == "mov"] if names else []
+    before = -1
+    while before != len(names):
+        before = len(names)
+        for ins in moves:
+            if not names.isdisjoint(_names(ins.operands[1])):
+                names.update(_names(ins.operands[0]))
+    return frozenset(binder.names[name] for name in names if name in binder.names)
 
 
-def guard_fragments(
-    operation: Callable[[Warp], Result], ins: Instruction, slots: int
+def _names(operand: Operand) -> list[str]:
+    """The declared registers of an operand, in order."""
+    items = operand.items if isinstance(operand, Vector) else (operand,)
+    return [item.name for item in items if isinstance(item, Register)]
+
+
+def guarded(
+    operation: Callable[[Warp], Result], ins: Instruction, reads: Sequence[int], writes: Sequence[int]
 ) -> Callable[[Warp], Result]:
-    """An operation that reports, before it happens, that it touches these registers."""
+    """An operation that reports, before it happens, that it touches these registers of fragments."""
+    touched = _bits((*reads, *writes))
 
-    def guarded(warp: Warp) -> Result:
-        warp.registers_in_use.touch(slots, ins)
+    def checked(warp: Warp) -> Result:
+        for slot in reads:
+            value = warp.regs[slot]
+            if type(value) is InFlight:
+                warp.registers_in_use.refuse(value.use, ins)
+        warp.registers_in_use.touch(touched, ins)
         return operation(warp)
 
-    return guarded
+    return checked
+
+
+def guarded_move(operation: Operation, ins: Instruction, binder: Binder) -> Operation:
+    """A `mov` that renames a value in flight, or is like any other instruction."""
+    writes, reads = (
+        [binder.names[name] for name in _names(operand) if name in binder.names] for operand in ins.operands
+    )
+    plain = guarded(operation, ins, reads, writes)
+
+    def move(warp: Warp) -> None:
+        values = [warp.regs[slot] for slot in reads]
+        if not any(type(value) is InFlight for value in values):
+            plain(warp)
+            return
+        renamed = _renamed(values, len(writes))
+        if renamed is None or warp.mask != warp.alive:
+            plain(warp)  # which says what is wrong
+            return
+        for slot, value in zip(writes, renamed, strict=True):
+            warp.regs[slot] = value
+
+    return move
+
+
+def _renamed(values: list[Any], count: int) -> list[InFlight] | None:
+    """What a move of these values to so many registers leaves there: themselves, halves, or the whole."""
+    if len(values) == 1 and isinstance(values[0], InFlight):
+        if count == 1:
+            return values
+        return values[0].halves() if count == 2 and values[0].half is None else None
+    whole = InFlight.whole(values)
+    return [whole] if whole is not None and count == 1 else None

@@ -58,7 +58,7 @@ class Warp:
         self.last_words: tuple[bytes, int] = (b"", 0)  # what it last printed, `executed` then
         self.bulk_groups = CopyGroups("bulk")
         self.copy_groups = CopyGroups("cp.async")
-        self.registers_in_use = RegisterUse()
+        self.registers_in_use = RegisterUse(self)
 
     # -- running --------------------------------------------------------------------------------------
 

@@ -1,25 +1,25 @@
 """Four warps that drive a tensor core together (wgmma, PTX ISA 9.7.15), and the registers it works on.
 
 A wgmma.mma_async belongs to the four warps of a warpgroup: it is under way once all of them have issued it.
-Its operation takes A fragments and accumulators out of the four register files and leaves D here; a warp's
-part goes back to its registers when the warp has waited for it. In between, the registers belong to the
-tensor core: `RegisterUse` stops a thread that touches one.
+From its issue on, a warp's accumulators hold `InFlight` values, which know where they come from and have no
+bits yet. They can be moved, and accumulated into; whoever asks for their bits before a wgmma.wait_group has
+covered them is stopped with the place of both.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from b200sim.faults import Fault
-from b200sim.isa.values import Value
+from b200sim.isa.values import UNSIGNED, Value
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.waiting import Wait
-from b200sim.tensor_core.wgmma import Accumulators
+from b200sim.tensor_core.wgmma import Accumulators, Shape
 from b200sim.tensor_core.wgmma_layouts import WARPS, d_matrix, d_words
 
 if TYPE_CHECKING:
@@ -30,40 +30,110 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Joint:
-    """One wgmma.mma_async of a warpgroup. `arguments`, of every warp that has issued it, must agree."""
+    """One wgmma.mma_async of a warpgroup. `arguments`, of every warp that has issued it, must agree; the
+    registers of A and of D before it are by warp of the group."""
 
     ins: Instruction
+    shape: Shape
     arguments: dict[str, Any]
     operation: AsyncOperation
-    fragments: dict[int, list[Value]] = field(default_factory=dict)  # warp of the group -> A registers
+    fragments: dict[int, list[Value]] = field(default_factory=dict)
+    accumulators: dict[int, list[Value | InFlight]] = field(default_factory=dict)
+    result: Accumulators | None = None
+    _words: np.ndarray | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.result is not None
+
+    def finish(self, result: Accumulators) -> None:
+        self.result = result
+        self.accumulators.clear()  # which end the chain of operations that lead here
+
+    def words(self) -> np.ndarray:
+        """D's words (4 warps, registers, 32 lanes), once complete."""
+        assert self.result is not None
+        if self._words is None:
+            self._words = d_words(self.result.matrix)
+        return self._words
+
+    def before(self) -> Accumulators:
+        """D before the operation, when its turn has come: all that its registers wait for is complete."""
+        chained = self._chained()
+        if chained is not None:
+            return chained
+        count = len(self.accumulators[0])
+        words = np.empty((WARPS, count, 32), np.uint32)
+        for rank in range(WARPS):
+            for row, value in zip(words[rank], self.accumulators[rank], strict=True):
+                row[:] = value.lanes() if isinstance(value, InFlight) else value
+        return Accumulators(d_matrix(words, self.shape.d_format))
+
+    def _chained(self) -> Accumulators | None:
+        """The result of the operation before, if these registers hold just that."""
+        first = self.accumulators[0][0]
+        if type(first) is not InFlight or first.use.joint.shape != self.shape:
+            return None
+        source = first.use.joint
+        for values in self.accumulators.values():
+            for index, value in enumerate(values):
+                if (
+                    type(value) is not InFlight
+                    or value.use.joint is not source
+                    or value.index != index
+                    or value.half is not None
+                ):
+                    return None
+        return source.result
 
     def describe(self) -> str:
-        there = sorted(self.fragments)
         missing = [rank for rank in range(WARPS) if rank not in self.fragments]
-        state = (
-            "is under way" if not missing else f"was issued by warps {there} of its four, not by {missing}"
-        )
-        return f"{self.ins.place()} {state}"
+        if not missing:
+            return f"{self.ins.place()}, which is under way"
+        return f"{self.ins.place()}, which warps {missing} of its warpgroup have not issued"
 
 
 @dataclass(eq=False)
-class _Held:
-    """Accumulators whose newest values are not in the registers of the warps in `stale` yet."""
+class Use:
+    """One mma_async of one warp, until the warp has waited for it. Registers are bit sets of slots."""
 
-    slots: tuple[int, ...]
-    bits: int  # the same as a bit set
-    result: Accumulators
-    stale: set[int] = field(default_factory=lambda: set(range(WARPS)))
-    words: np.ndarray | None = None  # of `result`, once asked for
+    joint: Joint
+    rank: int
+    accumulators: int
+    fragments: int
+    group: int | None = None  # number of its commit
+    fenced: bool = False  # a wgmma.fence came after it
+    waited: bool = False
 
-    def store(self, rank: int, warp: Warp) -> None:
-        if rank not in self.stale:
-            return
-        if self.words is None:
-            self.words = d_words(self.result.matrix)
-        for slot, lanes in zip(self.slots, self.words[rank], strict=True):
-            warp.regs[slot] = lanes
-        self.stale.discard(rank)
+
+class InFlight:
+    """Register `index` of a warp's part of D, or one half of it: a value that is still being computed."""
+
+    __slots__ = ("half", "index", "use")
+
+    def __init__(self, use: Use, index: int, half: int | None = None) -> None:
+        self.use = use
+        self.index = index
+        self.half = half
+
+    def lanes(self) -> np.ndarray:
+        """The bits, once the operation is complete."""
+        word: np.ndarray = self.use.joint.words()[self.use.rank][self.index]
+        return word if self.half is None else (word >> np.uint32(16 * self.half)).astype(UNSIGNED[16])
+
+    def halves(self) -> list[InFlight]:
+        return [InFlight(self.use, self.index, half) for half in (0, 1)]
+
+    @staticmethod
+    def whole(parts: Sequence[object]) -> InFlight | None:
+        """The word whose halves these are, low half first; None if they are not that."""
+        if len(parts) != 2:
+            return None
+        low, high = parts
+        if not (isinstance(low, InFlight) and isinstance(high, InFlight)):
+            return None
+        together = low.use is high.use and low.index == high.index and (low.half, high.half) == (0, 1)
+        return InFlight(low.use, low.index) if together else None
 
 
 class Warpgroup:
@@ -76,20 +146,19 @@ class Warpgroup:
         self.forming: deque[Joint] = deque()  # that some of the warps have issued
         self.issued = [0] * WARPS
         self.formed = 0  # joints that all have issued
-        self.held: list[_Held] = []
 
     @property
     def name(self) -> str:
         return f"warpgroup {self.number} of {self.cta.name}"
 
-    # -- issue ----------------------------------------------------------------------------------------
-
     def issue(
         self,
         warp: Warp,
         ins: Instruction,
+        shape: Shape,
         arguments: dict[str, Any],
         fragment: list[Value],
+        accumulators: list[Value | InFlight],
         perform: Callable[[Joint], None],
     ) -> Joint:
         """A warp issues its next wgmma.mma_async; with the fourth warp the operation is posted.
@@ -108,10 +177,10 @@ class Warpgroup:
         if place == len(self.forming):
             pipe = ("wgmma", self.cta.rank, self.number)
             operation = AsyncOperation("wgmma", lambda: perform(joint), warp, ins.place(), pipe, ins=ins)
-            self.forming.append(Joint(ins, arguments, operation))
+            self.forming.append(Joint(ins, shape, arguments, operation))
         joint = self.forming[place]
         self._check_same(joint, warp, ins, arguments)
-        joint.fragments[rank] = fragment
+        joint.fragments[rank], joint.accumulators[rank] = fragment, accumulators
         if len(joint.fragments) == WARPS:
             self.forming.popleft()
             self.formed += 1
@@ -133,86 +202,34 @@ class Warpgroup:
                     f"{joint.operation.issuer.name}: it must be the same in all four warps of a warpgroup",
                 )
 
-    # -- accumulators ---------------------------------------------------------------------------------
-
-    def load(self, slots: tuple[int, ...], bits: int, d_format: str) -> Accumulators:
-        """D before an operation: what is held, or what the registers hold."""
-        for held in self.held:
-            if held.slots == slots and len(held.stale) == WARPS:
-                return held.result
-        self._store(bits)
-        words = np.empty((WARPS, len(slots), 32), np.uint32)
-        for part, warp in zip(words, self.warps, strict=True):
-            for row, slot in zip(part, slots, strict=True):
-                row[:] = warp.regs[slot]
-        return Accumulators(d_matrix(words, d_format))
-
-    def hold(self, slots: tuple[int, ...], bits: int, result: Accumulators) -> None:
-        """D after an operation."""
-        self.held = [held for held in self.held if held.slots != slots]
-        self._store(bits)
-        self.held.append(_Held(slots, bits, result))
-
-    def _store(self, bits: int) -> None:
-        """What shares registers with `bits` goes to the registers of all warps."""
-        for held in self.held:
-            if held.bits & bits:
-                for rank, warp in enumerate(self.warps):
-                    held.store(rank, warp)
-        self._forget_stored()
-
-    def store_warp(self, warp: Warp, busy: int) -> None:
-        """Bring a warp's registers up to date, those in `busy` excepted."""
-        for held in self.held:
-            if not held.bits & busy:
-                held.store(warp.index % WARPS, warp)
-        self._forget_stored()
-
-    def _forget_stored(self) -> None:
-        self.held = [held for held in self.held if held.stale]
-
-
-@dataclass(eq=False)
-class _Use:
-    """One mma_async of a warp that the warp has not waited for: register slots as bit sets."""
-
-    joint: Joint
-    shape: str
-    accumulators: int
-    fragments: int
-    group: int | None = None  # number of its commit
-    fenced: bool = False  # a wgmma.fence came after it
-
 
 class RegisterUse(Wait):
     """Which of a warp's registers its warpgroup's tensor core uses, and the warp's wgmma-groups."""
 
-    def __init__(self) -> None:
+    def __init__(self, warp: Warp) -> None:
         super().__init__()
-        self.uses: list[_Use] = []
+        self.warp = warp
+        self.uses: list[Use] = []
         self.committed = 0  # groups
         self.busy = 0  # slots in `uses`
         self.unfenced = -1  # slots that threads may have touched since the last wgmma.fence
 
+    # -- what threads do ------------------------------------------------------------------------------
+
     def touch(self, slots: int, ins: Instruction) -> None:
         """A thread of the warp reads or writes these registers. Fault: wgmma_register."""
         if slots & self.busy:
-            self._refuse(slots, ins)
+            use = next(use for use in self.uses if slots & (use.accumulators | use.fragments))
+            self.refuse(use, ins, "an accumulator" if slots & use.accumulators else "part of the A fragment")
         self.unfenced |= slots
 
-    def _refuse(self, slots: int, ins: Instruction) -> None:
-        use = next(use for use in self.uses if slots & (use.accumulators | use.fragments))
-        what = "an accumulator" if slots & use.accumulators else "part of the A fragment"
-        newer = self.committed - use.group if use.group is not None else 0
-        missing = (
-            f"wgmma.wait_group {newer}"
-            if use.group is not None
-            else "wgmma.commit_group and wgmma.wait_group 0"
-        )
+    @staticmethod
+    def refuse(use: Use, ins: Instruction, what: str = "an accumulator") -> None:
+        missing = "wgmma.wait_group" if use.group is not None else "wgmma.commit_group and wgmma.wait_group"
         raise Fault(
             "wgmma_register",
             f"{ins.mnemonic} touches a register that is {what} of a wgmma still in flight, issued at "
-            f"{use.joint.ins.place()}; {missing} is missing before it",
+            f"{use.joint.ins.place()}; a {missing} that covers it is missing before it",
         )
 
     def fence(self) -> None:
@@ -220,30 +237,32 @@ class RegisterUse(Wait):
         for use in self.uses:
             use.fenced = True
 
-    def check_issue(self, ins: Instruction, shape: str, accumulators: int, fragments: int) -> None:
+    # -- mma_async, commit and wait -------------------------------------------------------------------
+
+    def check_issue(self, ins: Instruction, shape: Shape, accumulators: int, fragments: int) -> None:
         """Faults: wgmma_fence, wgmma_register."""
         if self.unfenced & (accumulators | fragments):
-            why = (
-                "is the warp's first"
-                if self.unfenced == -1
-                else "uses registers that the warp touched before"
-            )
+            why = "is the warp's first" if self.unfenced == -1 else "uses registers that the warp touched"
             raise Fault("wgmma_fence", f"{ins.mnemonic} {why}: wgmma.fence is missing before it")
         for use in self.uses:
             if fragments & use.accumulators:
-                self._refuse(fragments & use.accumulators, ins)
+                self.refuse(use, ins)
             if accumulators & use.fragments:
-                self._refuse(accumulators & use.fragments, ins)
-            if accumulators & use.accumulators and use.shape != shape and not use.fenced:
+                self.refuse(use, ins, "part of the A fragment")
+            if accumulators & use.accumulators and use.joint.shape != shape and not use.fenced:
                 raise Fault(
                     "wgmma_fence",
-                    f"{ins.mnemonic} accumulates into registers of a wgmma of another shape ({use.shape}), "
-                    f"issued at {use.joint.ins.place()}: wgmma.fence is missing between them",
+                    f"{ins.mnemonic} accumulates into registers of a wgmma of another shape, issued at "
+                    f"{use.joint.ins.place()}: wgmma.fence is missing between them",
                 )
 
-    def add(self, joint: Joint, shape: str, accumulators: int, fragments: int) -> None:
-        self.uses.append(_Use(joint, shape, accumulators, fragments))
+    def add(self, joint: Joint, slots: Sequence[int], accumulators: int, fragments: int) -> None:
+        """The warp has issued `joint`, whose D goes to the registers `slots`."""
+        use = Use(joint, self.warp.index % WARPS, accumulators, fragments)
+        self.uses.append(use)
         self.busy |= accumulators | fragments
+        for index, slot in enumerate(slots):
+            self.warp.regs[slot] = InFlight(use, index)
         joint.operation.then.append(self.wake)
 
     def commit(self) -> None:
@@ -253,16 +272,28 @@ class RegisterUse(Wait):
                 use.group = self.committed
 
     def reached(self, newest_allowed: int) -> bool:
-        """Whether all groups but the `newest_allowed` most recent are complete; they are then forgotten."""
+        """Whether all groups but the `newest_allowed` most recent are complete. Their results are then in the
+        registers."""
         last = self.committed - newest_allowed
         waited = [use for use in self.uses if use.group is not None and use.group <= last]
         if not all(use.joint.operation.done for use in waited):
             return False
-        self.uses = [use for use in self.uses if use.group is None or use.group > last]
+        if waited:
+            self.uses = [use for use in self.uses if use.group is None or use.group > last]
+            self._deliver(waited)
+        return True
+
+    def _deliver(self, waited: list[Use]) -> None:
         self.busy = 0
         for use in self.uses:
             self.busy |= use.accumulators | use.fragments
-        return True
+        for use in waited:
+            use.waited = True
+        regs = self.warp.regs
+        for slot in self.warp.program.fragments:
+            value = regs[slot]
+            if type(value) is InFlight and value.use.waited:
+                regs[slot] = value.lanes()
 
     def describe(self) -> str:
         pending = [use.joint for use in self.uses if use.group is not None and not use.joint.operation.done]

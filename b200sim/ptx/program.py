@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import b200sim.isa.families  # noqa: F401  (fills the registry)
 from b200sim.faults import Unsupported
@@ -17,14 +17,12 @@ from b200sim.isa.registry import (
     decode_terminator,
     is_terminator,
 )
-from b200sim.isa.wgmma import fragment_slots, guard_fragments
+from b200sim.isa.wgmma import fragment_slots, guarded, guarded_move
 from b200sim.ptx.binder import Binder, Usage
 from b200sim.ptx.syntax import Instruction, Kernel, Register
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
-
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -64,7 +62,8 @@ class Program:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.binder = Binder(kernel)
-        self.blocks = _Decoder(kernel, self.binder).blocks()
+        self.fragments = fragment_slots(kernel, self.binder)  # registers that a tensor core may be using
+        self.blocks = _Decoder(kernel, self.binder, self.fragments).blocks()
         _solve_liveness(self.blocks)
         self.ranks = [
             number | (BLOCK_NUMBER + 1 if converges(block.instructions[0]) else 0)
@@ -80,10 +79,10 @@ class Program:
 
 
 class _Decoder:
-    def __init__(self, kernel: Kernel, binder: Binder) -> None:
+    def __init__(self, kernel: Kernel, binder: Binder, fragments: frozenset[int]) -> None:
         self.kernel = kernel
         self.binder = binder
-        self.fragments = fragment_slots(kernel, binder)  # registers that a tensor core may be using
+        self.fragments = fragments
         self.branch_around: dict[int, str] = {}  # index of a guarded terminator -> label after it
 
     def blocks(self) -> list[Block]:
@@ -139,7 +138,10 @@ class _Decoder:
             operations.append(self._operation(ins, usages))
         if is_terminator(last):
             usage = self.binder.begin()
-            end = self._guard(decode_terminator(last, self.binder), last, usage)
+            end = decode_terminator(last, self.binder)
+            reads, writes = self._fragments_of(last, usage)
+            if reads or writes:
+                end = guarded(end, last, reads, writes)
             usages.append(usage)
         else:
             operations.append(self._operation(last, usages))
@@ -148,7 +150,13 @@ class _Decoder:
 
     def _operation(self, ins: Instruction, usages: list[Usage]) -> Operation:
         usage = self.binder.begin()
-        operation = self._guard(decode(ins, self.binder), ins, usage)
+        operation = decode(ins, self.binder)
+        reads, writes = self._fragments_of(ins, usage)
+        if reads or writes:
+            if ins.opcode == "mov":
+                operation = guarded_move(operation, ins, self.binder)
+            else:
+                operation = guarded(operation, ins, reads, writes)
         if ins.guard is not None:
             slot, flip = self.binder.predicate(ins.guard)
             usage.reads |= usage.writes  # lanes that are switched off keep the old value
@@ -156,13 +164,11 @@ class _Decoder:
         usages.append(usage)
         return operation
 
-    def _guard(
-        self, operation: Callable[[Warp], Result], ins: Instruction, usage: Usage
-    ) -> Callable[[Warp], Result]:
+    def _fragments_of(self, ins: Instruction, usage: Usage) -> tuple[list[int], list[int]]:
+        """The registers that a tensor core may be using and that this instruction reads and writes."""
         if not self.fragments or ins.opcode == "wgmma":
-            return operation
-        touched = self.fragments & _bits(usage.reads | usage.writes)
-        return guard_fragments(operation, ins, touched) if touched else operation
+            return [], []
+        return sorted(self.fragments & usage.reads), sorted(self.fragments & usage.writes)
 
     def _successors(self, last: Instruction, number: int) -> list[int]:
         if last.opcode in ("ret", "exit", "trap"):
