@@ -1,8 +1,8 @@
 """The sections of the PTX ISA manual that comments, rules and reports of this project cite.
 
 Numbers move between versions (cp.async.bulk.tensor, 9.7.9.27.1.2, was 9.7.9.25.5.2 before): with another one,
-look for the title. Titles of instructions are shortened to the instruction's name. A citation of a section that
-is not listed here fails a test: look it up in the manual, then add it.
+look for the title. Titles of instructions are shortened to the instruction's name. To cite a section that is
+not listed here, look it up in the manual and add it; a test asks for that.
 """
 
 from __future__ import annotations
