@@ -137,8 +137,8 @@ class TensorMemory:
         cells = self.cells.reshape(-1)
         first = lane * COLUMNS + column
         if not pack16:
-            return cells[_cell_indices(shape, num, 1, half_split) + first]
-        even = _cell_indices(shape, num, 2, half_split) + first
+            return cells[cell_indices(shape, num, 1, half_split) + first]
+        even = cell_indices(shape, num, 2, half_split) + first
         return (cells[even] & 0xFFFF) | cells[even + 1] << np.uint32(16)
 
     def store(
@@ -162,9 +162,9 @@ class TensorMemory:
         cells = self.cells.reshape(-1)
         first = lane * COLUMNS + column
         if not unpack16:
-            cells[_cell_indices(shape, num, 1, half_split) + first] = registers
+            cells[cell_indices(shape, num, 1, half_split) + first] = registers
             return
-        even = _cell_indices(shape, num, 2, half_split) + first
+        even = cell_indices(shape, num, 2, half_split) + first
         cells[even] = registers & 0xFFFF
         cells[even + 1] = registers >> 16
 
@@ -199,7 +199,7 @@ class TensorMemory:
 
 
 @lru_cache(maxsize=256)
-def _cell_indices(shape: str, num: int, spread: int, half_split: int) -> np.ndarray:
+def cell_indices(shape: str, num: int, spread: int, half_split: int) -> np.ndarray:
     """Flat cell index, relative to (lane base, column), of [register, thread].
 
     `spread` is 2 for packed accesses, whose logical column c lives in columns 2c and 2c+1.

@@ -97,7 +97,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
         if type(by) is int and type(control) is int:
             source, valid = _uniform_shuffle_sources(mode, by, control)
         else:
-            source, valid = _shuffle_sources(mode, by, control)
+            source, valid = shuffle_sources(mode, by, control)
         if warp.mask != FULL and not lane_array(warp.mask)[source][lane_array(warp.mask)].all():
             raise Fault("shfl_inactive", f"{ins.mnemonic} reads from a lane that does not take part")
         value = regs[a]
@@ -112,7 +112,7 @@ def shuffle(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _shuffle_sources(mode: str, by: Value, control: Value) -> tuple[NDArray[np.int64], int]:
+def shuffle_sources(mode: str, by: Value, control: Value) -> tuple[NDArray[np.int64], int]:
     """The lane that each lane of a shfl reads (itself if that one is out of range); whose is in range."""
     lanes = LANE_INDEX.astype(np.int64)
     wanted, limits = np.asarray(by).astype(np.int64) & 31, np.asarray(control).astype(np.int64)
@@ -133,7 +133,7 @@ def _shuffle_sources(mode: str, by: Value, control: Value) -> tuple[NDArray[np.i
 
 @lru_cache(maxsize=1024)
 def _uniform_shuffle_sources(mode: str, by: int, control: int) -> tuple[NDArray[np.int64], int]:
-    return _shuffle_sources(mode, by, control)
+    return shuffle_sources(mode, by, control)
 
 
 @instruction("vote")

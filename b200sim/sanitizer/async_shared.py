@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from b200sim.machine.observer import TensorLoad
+from b200sim.machine.observer import TensorLoad, TensorStore
 from b200sim.sanitizer.clocks import ASYNC, MEMORY, NEVER, WRITER
 from b200sim.sanitizer.records import Access
-from b200sim.sanitizer.shadow import SharedCells, words
+from b200sim.sanitizer.shadow import WORD, SharedCells, words
 from b200sim.sanitizer.state import ClusterState, CtaState, WarpState
 from b200sim.sanitizer.sync import SyncEvents
 
@@ -46,7 +46,7 @@ class AsyncShared(SyncEvents):
             unread = np.flatnonzero(shadow.unread & (shadow.written_by == number))
             detail = first.facts.get("load")
             if isinstance(detail, TensorLoad):
-                unread = unread[in_range(detail, 4 * unread - detail.offset)]
+                unread = unread[in_range(detail, detail.offset, detail.nbytes, 4 * unread - detail.offset)]
             count = 4 * len(unread)
             if not count or (second is None and count >= first.size):
                 continue  # a whole tile too many at the end: prefetched, and nobody needed it
@@ -59,6 +59,7 @@ class AsyncShared(SyncEvents):
                 first=first,
                 second=second,
                 edge="the descriptors of operands and instruction and the box of the load must fit together",
+                link="partly not read in between",
             )
 
     def _check_proxy(
@@ -95,28 +96,37 @@ class AsyncShared(SyncEvents):
             self._check_proxy(state, ws, shadow, where, access)
         if shadow.uninitialised(where):
             access.facts["early"] = True
-            self.report(
-                "uninitialised_shared",
-                f"{access.name()} reads shared memory that nobody wrote",
-                second=access,
-            )
+            self._undefined(shadow, where, access)
         shadow.read(where, access.slot, access.clock, number)
         target.users[access.slot] = access
 
+    def _undefined(self, shadow: SharedCells, where: Any, access: Access) -> None:
+        """Asynchronous units use whatever they read; a box only as far as it lies in its tensor."""
+        words_ = np.arange(len(shadow.valid_words))[where]
+        bytes_ = (words_[:, None] * WORD + np.arange(WORD)).reshape(-1)
+        bad = bytes_[~shadow.valid[bytes_]]
+        box = access.facts.get("store")
+        if box is not None:
+            bad = bad[in_range(box, box.offset, box.tensor_map.box_bytes, bad - box.offset)]
+        if len(bad):
+            origin = self.origin_in_shared(shadow, bad, access)
+            self.report_undefined(origin, f"{access.name()} reads", access)
 
-def in_range(load: TensorLoad, offsets: Any) -> Any:
-    """Which bytes of a tile, by offset from its start, hold elements of the tensor rather than fill."""
-    box = load.tensor_map
+
+def in_range(copy: TensorLoad | TensorStore, start: int, nbytes: int, offsets: Any) -> Any:
+    """Which bytes of a tile of `nbytes` at `start`, by offset from there, are elements of the tensor and not
+    beyond its edge."""
+    box = copy.tensor_map
     mode = int(box.swizzle)
-    if load.nbytes != box.box_bytes or int(box.atomicity):
+    if nbytes != box.box_bytes or int(box.atomicity):
         return np.ones(len(offsets), bool)
-    line = (load.offset + offsets) >> 7
+    line = (start + offsets) >> 7
     linear = offsets ^ ((line & ((1 << mode) - 1)) << 4 if mode else 0)
     row, inside = linear // box.pitch, linear % box.pitch
-    good = (inside < box.row_bytes) & (load.coords[0] + inside * 8 // box.bits < box.dims[0])
-    good &= load.coords[0] + inside * 8 // box.bits >= 0
+    good = (inside < box.row_bytes) & (copy.coords[0] + inside * 8 // box.bits < box.dims[0])
+    good &= copy.coords[0] + inside * 8 // box.bits >= 0
     for axis in range(1, box.rank):
-        index = load.coords[axis] + row % box.box_shape[axis] * box.element_strides[axis]
+        index = copy.coords[axis] + row % box.box_shape[axis] * box.element_strides[axis]
         good &= (index >= 0) & (index < box.dims[axis])
         row = row // box.box_shape[axis]
     return good

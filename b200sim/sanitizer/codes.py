@@ -83,13 +83,11 @@ HAZARDS = _table(
      "tcgen05 operations that no commit of their thread covers"),
     # -- uninitialised data
     ("uninitialised_shared", 10, ERROR, TEXT, "8.2.6, 5.1.7",
-     "shared memory is read that nobody wrote"),
+     "what a kernel does depends on shared memory that nobody wrote"),
     ("uninitialised_tensor_memory", 10, ERROR, VALUE_UNKNOWN, "9.7.16.7.1",
-     "tensor memory is read that nobody wrote"),
-    ("uninitialised_columns", 10, NOTE, VALUE_UNKNOWN, "9.7.16.7.1",
-     "some columns of a tcgen05.ld were never written; their values should not be used"),
+     "what a kernel does depends on tensor memory that nobody wrote"),
     ("uninitialised_register", 10, ERROR, VALUE_UNKNOWN, "",
-     "a register is read that nothing can have written"),
+     "what a kernel does depends on a register that nothing has set"),
     # -- descriptors
     ("scale_factor_copies", 11, ERROR, TEXT, "9.7.16.10.7",
      "the copies of scale factors in the lane quarters differ"),

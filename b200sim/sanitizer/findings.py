@@ -16,7 +16,8 @@ class Finding:
     """A hazard. `first` came before `second` in this run; the order in another run is open.
 
     `message` says what is wrong in one sentence; `edge` what is missing or what to do; `detail` is the long
-    form (a deadlock's cycle). `count` is how often, `schedule` under which schedule it was found first.
+    form (a deadlock's cycle); `link` what the two sides have to do with each other. `count` is how often,
+    `schedule` under which schedule it was found first.
     """
 
     code: str
@@ -25,6 +26,7 @@ class Finding:
     second: Access | Told | None = None
     edge: str = ""
     detail: str = ""
+    link: str = "no order"  # what stands between the two sides
     kernel: str = ""
     launch: int = 0
     schedule: str = ""
@@ -52,6 +54,7 @@ class Finding:
             "severity": self.severity,
             "message": self.message,
             "missing": self.edge,
+            "between": self.link,
             "detail": self.detail,
             "rule": self.hazard.rule,
             "kernel": self.kernel,
@@ -73,6 +76,7 @@ class Finding:
             second=Told(record["second"]) if record["second"] else None,
             edge=record["missing"],
             detail=record["detail"],
+            link=record["between"],
             kernel=record["kernel"],
             launch=record["launch"],
             schedule=record["schedule"],

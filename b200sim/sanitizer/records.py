@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from b200sim.ptx.syntax import Instruction
 
-GENERIC = ("ld", "st", "atomic", "alloc", "edit")
+GENERIC = ("ld", "st", "atomic", "alloc", "edit", "use")
 PIPELINED = ("mma", "cp", "shift")
 
 
@@ -18,7 +18,7 @@ class Access:
     """One side: `kind` of act, by whom, at which instruction, on what.
 
     kind: ld, st, atomic, edit (tensormap.replace), tma load, bulk load, tma store, bulk store, try_cancel,
-    mma, cp, shift, tmem ld, tmem st, alloc, dealloc. `time` counts events of the launch.
+    mma, cp, shift, tmem ld, tmem st, alloc, dealloc, use (of a value). `time` counts events of the launch.
     """
 
     kind: str

@@ -90,7 +90,7 @@ def _timeline(finding: Finding) -> list[str]:
     lines: list[str] = []
     for number, side in enumerate(shown):
         if number:
-            lines.append("            |  no order")
+            lines.append(f"            |  {finding.link}")
         lines += [f"  {side['time']:>8}  {_who(side)}", *[f"            |  {text}" for text in _what(side)]]
     return lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from b200sim.machine.observer import TensorCoreWork
-from b200sim.sanitizer import codes, static
+from b200sim.sanitizer import codes
 from b200sim.sanitizer.clocks import EXECUTION
 from b200sim.sanitizer.cycle import wait_cycle
 from b200sim.sanitizer.findings import Findings
@@ -42,16 +42,11 @@ class Sanitizer(UnitEvents):
         self.grid = grid
         self.context["kernel"] = self.context["kernel"] or grid.program.kernel.name
         self.begin_global(grid)
-        for ins, register in static.of(grid.program).never_written():
-            access = None
-            self.report(
-                "uninitialised_register",
-                f"{register} is read at {ins.place()} and no path writes it before",
-                second=access,
-            )
+        self.watch_values(grid.program)
 
     def cluster_began(self, cluster: Cluster) -> None:
         self.clusters[cluster] = ClusterState(cluster)
+        self.begin_values(cluster)
 
     def cluster_ended(self, cluster: Cluster) -> None:
         self._check_pipes(self.clusters.pop(cluster))
@@ -78,6 +73,7 @@ class Sanitizer(UnitEvents):
 
     def warp_exited(self, warp: Warp) -> None:
         state, ws = self.of(warp)
+        self.poisoned.pop(warp, None)
         target = state.ctas[warp.cta]
         known = state.agents.wide(ws.now)
         target.exit = known if target.exit is None else state.agents.join(target.exit, known)

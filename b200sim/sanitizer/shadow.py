@@ -72,6 +72,14 @@ class SharedCells(Cells):
         super().__init__((-(-nbytes // WORD),))
         self.valid = np.zeros(self.shape[0] * WORD, bool)
         self.valid_words = self.valid.view(np.uint32)
+        self.brought: NDArray[np.int32] | None = None  # who brought what lies in words with no defined value
+
+    def poison(self, offsets: NDArray[np.intp], origin: int) -> None:
+        """Bytes that were written with a value that nobody has defined."""
+        if self.brought is None:
+            self.brought = np.zeros(self.shape, np.int32)
+        self.valid[offsets] = False
+        self.brought[offsets // WORD] = origin
 
     def uninitialised(self, words: Selection) -> int:
         """How many of these words have a byte that nobody wrote."""
@@ -85,6 +93,27 @@ class TensorCells(Cells):
     def __init__(self) -> None:
         super().__init__((512, 128 // LANES_PER_CELL))
         self.valid = np.zeros(self.shape, bool)
+        self.brought: NDArray[np.int32] | None = None  # (column, lane): who brought an undefined value there
+
+    def define(self, where: Selection) -> None:
+        self.valid[where] = True
+        if self.brought is not None:
+            self.brought[_lanes(where)] = 0
+
+    def poison(self, columns: NDArray[np.intp], lanes: NDArray[np.intp], origin: int) -> None:
+        """Cells that were written with a value that nobody has defined."""
+        if self.brought is None:
+            self.brought = np.zeros((512, 128), np.int32)
+        self.brought[columns, lanes] = origin
+
+    def all_defined(self, where: Selection) -> bool:
+        brought = self.brought
+        return bool(self.valid[where].all()) and (brought is None or not brought[_lanes(where)].any())
+
+    def undefined(self, columns: NDArray[np.intp], lanes: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Cell by cell."""
+        bad = ~self.valid[columns, lanes // LANES_PER_CELL]
+        return bad if self.brought is None else bad | (self.brought[columns, lanes] > 0)
 
 
 def words(start: int, size: int) -> slice:
@@ -94,6 +123,12 @@ def words(start: int, size: int) -> slice:
 def words_of_chunks(chunks: NDArray[np.intp]) -> NDArray[np.intp]:
     """Words of 16-byte chunks given by their byte offsets."""
     return (chunks.reshape(-1, 1) // WORD + np.arange(16 // WORD)).reshape(-1)
+
+
+def _lanes(where: tuple[slice, slice]) -> tuple[slice, slice]:
+    """A rectangle of cells, its second axis in lanes."""
+    columns, cells = where
+    return columns, slice(cells.start * LANES_PER_CELL, cells.stop * LANES_PER_CELL)
 
 
 def rectangle(lane: int, lanes: int, column: int, columns: int) -> tuple[slice, slice]:

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from b200sim.ptx.program import Block, Program
 from b200sim.ptx.syntax import Instruction
+from b200sim.sanitizer.flow import Flow, flow_of
 
 _known: WeakKeyDictionary[Program, Static] = WeakKeyDictionary()
 
@@ -22,7 +23,8 @@ class Static:
 
     def __init__(self, program: Program) -> None:
         self.blocks: list[Block] = program.blocks
-        self.names = {slot: name for name, slot in program.binder.names.items()}
+        self._binder = program.binder
+        self._flows: list[list[Flow]] | None = None
         self._places = {
             id(ins): (number, position)
             for number, block in enumerate(self.blocks)
@@ -63,32 +65,10 @@ class Static:
                     work.append((successor, 0, known))
         return reached
 
-    def never_written(self) -> list[tuple[Instruction, str]]:
-        """Reads of registers that no path can have written before: (instruction, register)."""
-        defined: list[set[int] | None] = [None] * len(self.blocks)
-        defined[0] = set()
-        work = [0]
-        while work:
-            number = work.pop()
-            after = set(defined[number] or ())
-            for usage in self.blocks[number].usages:
-                after |= usage.writes
-            for successor in self.blocks[number].successors:
-                known = defined[successor]
-                if known is None:
-                    defined[successor] = set(after)
-                    work.append(successor)
-                elif not after <= known:
-                    known |= after
-                    work.append(successor)
-        found = []
-        for number, block in enumerate(self.blocks):
-            if defined[number] is None:
-                continue
-            written = set(defined[number] or ())
-            for ins, usage in zip(block.instructions, block.usages, strict=False):
-                guarded = usage.writes if ins.guard is not None else set()
-                missing = (usage.reads - guarded - written) & self.names.keys()
-                found += [(ins, self.names[slot]) for slot in sorted(missing)]
-                written |= usage.writes
-        return found
+    def flows(self) -> list[list[Flow]]:
+        """Per block and instruction: how uninitialised values pass through it."""
+        if self._flows is None:
+            self._flows = [
+                [flow_of(ins, self._binder) for ins in block.instructions] for block in self.blocks
+            ]
+        return self._flows

@@ -107,6 +107,7 @@ class TensorCoreEvents(AsyncShared):
                 f"{access.operand} is read with swizzle {used or 'none'} but was loaded with {span or 0}",
                 first=fill,
                 second=access,
+                link="read with another swizzle",
             )
         if span and access.start % (8 * span) and fill.start % (8 * span) and self.once("atom"):
             self.report(
@@ -136,9 +137,9 @@ class TensorCoreEvents(AsyncShared):
             self.conflicts(state, late, access)
         if touch.write:
             shadow.write(place.where, access.slot, access.clock, number)
-            shadow.valid[place.where] = True
+            shadow.define(place.where)
         else:
-            if not shadow.valid[place.where].all():
+            if not shadow.all_defined(place.where):
                 what = "accumulates onto" if touch.operand == "D" else f"reads {touch.operand} from"
                 self.report(
                     "uninitialised_tensor_memory",

@@ -9,9 +9,10 @@ import numpy as np
 
 from b200sim.sanitizer import static
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY
-from b200sim.sanitizer.global_events import GlobalEvents
+from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import rectangle, words
 from b200sim.sanitizer.state import ClusterState, WarpState
+from b200sim.sanitizer.values import ValueEvents, Written
 
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cta
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 KINDS = {"read": "ld", "write": "st", "atomic": "atomic", "edit": "edit"}
 
 
-class ThreadEvents(GlobalEvents):
+class ThreadEvents(ValueEvents):
     # -- shared memory --------------------------------------------------------------------------------
 
     def shared_access(
@@ -49,7 +50,12 @@ class ThreadEvents(GlobalEvents):
         known = ws.now[MEMORY]
         self.conflicts(state, shadow.unordered_writes(where, known), access)
         if kind in ("read", "atomic"):
-            self._check_valid(shadow, where, offsets, nbytes, access)
+            if not self._valid(shadow, where, offsets, nbytes):
+                access.facts["early"] = True
+                self.undefined_shared(warp, ins, shadow, offsets, nbytes, access)
+            self.elements += 1
+        elif self.writing is not None:
+            self.writing.append(Written(warp.mask, shadow, offsets, nbytes))
         if kind == "read":
             shadow.read(where, ws.slot, access.clock, number)
         else:
@@ -61,19 +67,10 @@ class ThreadEvents(GlobalEvents):
         if cta is not warp.cta:
             state.ctas[cta].users[ws.slot] = access
 
-    def _check_valid(self, shadow, where, offsets, nbytes, access) -> None:  # type: ignore[no-untyped-def]
+    def _valid(self, shadow, where, offsets, nbytes) -> bool:  # type: ignore[no-untyped-def]
         if nbytes % 4:
-            bytes_ = np.asarray(offsets).reshape(-1, 1) + np.arange(nbytes)
-            missing = int(np.count_nonzero(~shadow.valid[bytes_]))
-        else:
-            missing = shadow.uninitialised(where)
-        if missing:
-            access.facts["early"] = True
-            self.report(
-                "uninitialised_shared",
-                f"{access.name()} reads shared memory that nobody wrote",
-                second=access,
-            )
+            return bool(shadow.valid[np.asarray(offsets).reshape(-1, 1) + np.arange(nbytes)].all())
+        return not shadow.uninitialised(where)
 
     def _mark_valid(self, shadow, where, offsets, nbytes) -> None:  # type: ignore[no-untyped-def]
         if nbytes % 4:
@@ -107,6 +104,7 @@ class ThreadEvents(GlobalEvents):
             ws.stores += 1
             slot, clock = ws.stores_slot, ws.stores
         known = ws.now[EXECUTION]
+        undefined: Access | None = None
         for bounds in rectangles:
             where = rectangle(*bounds)
             access = self.access(f"tmem {'ld' if reads else 'st'}", warp, ins, slot, clock, space="tensor")
@@ -115,20 +113,17 @@ class ThreadEvents(GlobalEvents):
             number = self.keep(access)
             self.conflicts(state, shadow.unordered_writes(where, known), access)
             if reads:
-                missing = int(np.count_nonzero(~shadow.valid[where].any(axis=1)))
-                if missing:
-                    # Some of the columns: what is read there may never be used.
-                    access.facts["early"] = whole = missing == bounds[3]
-                    self.report(
-                        "uninitialised_tensor_memory" if whole else "uninitialised_columns",
-                        f"{access.name()} reads {missing} of {bounds[3]} columns that nobody wrote",
-                        second=access,
-                    )
+                undefined = access if undefined is None and not shadow.all_defined(where) else undefined
+                access.facts["early"] = undefined is not None and not shadow.valid[where].any()
                 shadow.read(where, slot, clock, number)
             else:
                 self.conflicts(state, shadow.unordered_reads(where, known), access)
                 shadow.write(where, slot, clock, number)
-                shadow.valid[where] = True
+                shadow.define(where)
+        if undefined is not None:
+            self.undefined_tensor(ins, rectangles, shadow, undefined)
+        if not reads and self.writing is not None:
+            self.writing.append(Written(warp.mask, tensor=shadow, bounds=rectangles))
 
     def settle_loads(self, ws: WarpState, ins: Instruction) -> None:
         """Loads without wait::ld count as complete once their registers were consumed (a note)."""

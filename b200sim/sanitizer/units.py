@@ -163,7 +163,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         number = ws.copies[slot] = ws.copies.get(slot, 0) + 1
         access = self.access(kind, ws.warp, ins, slot, number, lane=operation.thread, start=offset, size=size)
         if isinstance(operation.detail, TensorStore):
-            access.facts["tensor"] = self.tensor_name(operation.detail)
+            access.facts.update(tensor=self.tensor_name(operation.detail), store=operation.detail)
         self.read_shared(state, ws, access, state.ctas[cta], words(offset, size), ws.now[MEMORY])
         return slot, number
 

@@ -63,6 +63,12 @@ KERNEL_DEFECTS = [
     KernelDefect(
         "no tcgen05.wait::ld", "wait_ld_missing", '    text += " tcgen05.wait::ld.sync.aligned;"\n', ""
     ),
+    KernelDefect(
+        "MMA of 112 of the 128 tokens that are stored",
+        "uninitialised_tensor_memory",
+        "1 << 10 | HALF_TOKENS // 8 << 17",
+        "1 << 10 | (HALF_TOKENS - 16) // 8 << 17",
+    ),
     KernelDefect("CTA leaves while commits are on their way", "peer_exited", TAIL_WAIT, ""),
     KernelDefect(
         "no barrier before the end",

@@ -105,6 +105,9 @@ tcgen05.dealloc.cta_group::1.sync.aligned.b32 %t1, 32;
 """
 ST = "shl.b32 %t2, %warp, 21; add.s32 %t2, %t2, %t1;\ntcgen05.st.sync.aligned.32x32b.x1.b32 [%t2], {%tid};"
 LD = "tcgen05.ld.sync.aligned.32x32b.x1.b32 {%t3}, [%t2]; tcgen05.wait::ld.sync.aligned;"
+STORE_T3 = """
+mul.wide.u32 %d5, %tid, 4; ld.param.u64 %c, [p0]; add.s64 %d5, %c, %d5; st.global.b32 [%d5], %t3;
+"""
 
 
 def scaled(scales: str) -> str:
@@ -181,8 +184,8 @@ SMALL_DEFECTS = [
           f"mov.u32 %t5, 0;\n{LOAD_BOX.replace(chr(10), ' ')}\nNEXT:\n" + waiting(1, "%smem") + COPY_OUT, with_map, 4),
     small("tensor memory stored and loaded without wait::st", "tmem_store_not_awaited",
           ALLOC + ST + LD + DEALLOC, warps=4),
-    small("tensor memory read that nobody wrote", "uninitialised_tensor_memory",
-          ALLOC + ST.split("\n")[0] + LD + DEALLOC, warps=4),
+    small("tensor memory stored to C that nobody wrote", "uninitialised_tensor_memory",
+          ALLOC + ST.split("\n")[0] + LD + STORE_T3 + DEALLOC, warps=4),
     small("two threads multiply into one accumulator", "tmem_race",
           ALLOC + "setp.gt.u32 %p, %warp, 1; @%p bra JOIN;\n@!%one bra JOIN;\n"
           "mov.b64 %d1, {0}; shr.u32 %t4, %smem, 4; add.s32 %t4, %t4, 64; cvt.u64.u32 %d2, %t4; add.s64 %d1, %d1, %d2;\n"
@@ -191,7 +194,14 @@ SMALL_DEFECTS = [
     small("shared memory written by one warp, read by another", "shared_race",
           "st.shared.b32 [%smem+1024], %tid;\nsetp.ne.u32 %p, %warp, 1; @%p bra DONE; ld.shared.b32 %t1, [%smem+1024];",
           warps=2),
-    small("register read that nothing writes", "uninitialised_register", "st.shared.b32 [%smem+1024], %r5;"),
+    small("register stored that nothing writes", "uninitialised_register",
+          "ld.param.u64 %a, [p0]; st.global.b32 [%a], %r5;"),
+    small("register set on one of two ways", "uninitialised_register",
+          "setp.lt.u32 %p, %tid, 16; @%p mov.u32 %t3, 1;" + STORE_T3),
+    small("branch on shared memory that nobody wrote", "uninitialised_shared",
+          "ld.shared.b32 %t3, [%smem+1024]; setp.eq.u32 %p, %t3, 7; @%p bra DONE; mov.u32 %t3, 0;" + STORE_T3),
+    small("half a word of shared memory stored to C", "uninitialised_shared",
+          "st.shared.b16 [%smem+1024], 7; ld.shared.b32 %t3, [%smem+1024];" + STORE_T3),
     small("mbarrier used by another warp without a barrier", "mbarrier_init_unordered",
           "setp.ne.u32 %p, %warp, 0; @%p bra OTHER;\n@%one mbarrier.init.shared.b64 [%smem], 1;\nbra DONE;\n"
           "OTHER: @%one mbarrier.arrive.shared.b64 _, [%smem];", warps=2),
@@ -236,9 +246,9 @@ SMALL_DEFECTS = [
     small("named barrier for one and a half warps", "named_barrier", "bar.sync 1, 48;"),
     small("wait for parity 2", "illegal",
           "@!%one bra DONE;\nmbarrier.init.shared.b64 [%smem], 1;\n" + waiting(1, "%smem", 2)),
-    small("some columns read that nobody wrote", "uninitialised_columns",
-          ALLOC + ST + "tcgen05.wait::st.sync.aligned;\ntcgen05.ld.sync.aligned.32x32b.x2.b32 {%t3, %t4}, [%t2];\n"
-          "tcgen05.wait::ld.sync.aligned;" + DEALLOC, warps=4),
+    small("one column stored to C that nobody wrote", "uninitialised_tensor_memory",
+          ALLOC + ST + "tcgen05.wait::st.sync.aligned;\ntcgen05.ld.sync.aligned.32x32b.x2.b32 {%t4, %t3}, [%t2];\n"
+          "tcgen05.wait::ld.sync.aligned;\n" + STORE_T3 + DEALLOC, warps=4),
     small("scale factors that differ between lane quarters", "scale_factor_copies", scaled("%warp"),
           warps=4, launch={"shared_bytes": 16384}),
     small("scale factors with their sign bit set", "scale_factor_sign", scaled("0xB8B8B8B8"),
