@@ -20,7 +20,7 @@ INTEGER_TYPES = ("u16", "s16", "u32", "s32", "u64", "s64", "b16", "b32", "b64")
 
 
 def is_float(ins: Instruction) -> bool:
-    return ins.modifiers[-1] in ("bf16", "bf16x2", *KINDS)
+    return ins.modifiers[-1] in KINDS
 
 
 def modular(ins: Instruction, binder: Binder, compute: Callable[..., Value]) -> Operation:

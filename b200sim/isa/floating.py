@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from b200sim.faults import Unsupported
+from b200sim.isa import rounding
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import FLOAT, UNSIGNED, Value, floats, from_lanes, spread
 from b200sim.ptx.binder import Binder
@@ -17,33 +18,25 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 # kind -> (register bits, bits of one number)
-KINDS = {"f16": (16, 16), "f16x2": (32, 16), "f32": (32, 32), "f32x2": (64, 32), "f64": (64, 64)}
+KINDS = {
+    "f16": (16, 16), "f16x2": (32, 16), "bf16": (16, 16), "bf16x2": (32, 16), "f32": (32, 32),
+    "f32x2": (64, 32), "f64": (64, 64),
+}  # fmt: skip
 NAN = {16: 0x7FFF, 32: 0x7FFFFFFF}  # what the hardware writes for any NaN result; f64 keeps its payload
 _SMALLEST_NORMAL = {2: 2.0**-14, 4: 2.0**-126}
+_SUMS = ("add", "sub", "mul", "fma", "mad")
+# Beside .rn, .ftz, .approx and .full, which all take where PTX has them: what sums of a kind take.
+_SUM_WORDS: dict[str, tuple[str, ...]] = {
+    "f16": ("sat", "relu"), "f16x2": ("sat", "relu"), "bf16": ("relu",), "bf16x2": ("relu",),
+    "f32": ("rz", "rm", "rp", "sat"), "f32x2": ("rz", "rm", "rp"), "f64": ("rz", "rm", "rp"),
+}  # fmt: skip
+Lanes = Any  # an array of floating-point numbers
 
 
-def _fused(a: Any, b: Any, c: Any) -> Any:
-    """a * b + c with one rounding to fp16 or fp32.
+def _extreme(choose: Callable[[Lanes, Lanes], Lanes], prefer_negative: bool) -> Callable[..., Lanes]:
+    """min or max: -0 is smaller than +0; what becomes of NaN is for `choose` to say."""
 
-    The product is exact in double. The double sum is rounded to odd before it is rounded to the result's
-    format, which makes two roundings equal to one (Boldo and Melquiond, 2008).
-    """
-    wide = [np.asarray(x, np.float64) for x in (a, b, c)]
-    product = wide[0] * wide[1]
-    total = product + wide[2]
-    back = total - product
-    error = (product - (total - back)) + (wide[2] - back)  # TwoSum: exact
-    bits = np.ascontiguousarray(total).view(np.int64)
-    inexact = (error != 0) & np.isfinite(total)
-    toward = np.where((error > 0) == (total > 0), 1, -1)
-    odd = np.where(inexact & (bits & 1 == 0), bits + toward, bits)
-    return odd.view(np.float64).astype(a.dtype)
-
-
-def _extreme(choose: Callable[[Any, Any], Any], prefer_negative: bool) -> Callable[[Any, Any], Any]:
-    """min or max: a NaN loses against a number, and -0 is smaller than +0."""
-
-    def compute(a: Any, b: Any) -> Any:
+    def compute(a: Lanes, b: Lanes) -> Lanes:
         sign = np.signbit(a) | np.signbit(b) if prefer_negative else np.signbit(a) & np.signbit(b)
         both_zero = (a == 0) & (b == 0)
         return np.where(both_zero, np.where(sign, -0.0, 0.0).astype(a.dtype), choose(a, b))
@@ -51,22 +44,39 @@ def _extreme(choose: Callable[[Any, Any], Any], prefer_negative: bool) -> Callab
     return compute
 
 
-def _through_double(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _minimum_maximum(ins: Instruction) -> Callable[..., Lanes]:
+    """Of two or three numbers. A NaN loses against a number, with .NaN it wins; .abs compares magnitudes,
+    and .xorsign.abs gives the result the product of the signs."""
+    keeps_nan, magnitudes, xorsign = ins.has("NaN"), ins.has("abs"), ins.has("xorsign")
+    smallest = ins.opcode == "min"
+    if smallest:
+        choose = _extreme(np.minimum if keeps_nan else np.fmin, True)
+    else:
+        choose = _extreme(np.maximum if keeps_nan else np.fmax, False)
+
+    def compute(first: Lanes, *others: Lanes) -> Lanes:
+        result = np.abs(first) if magnitudes else first
+        negative = np.signbit(first)
+        for other in others:
+            result = choose(result, np.abs(other) if magnitudes else other)
+            negative = negative ^ np.signbit(other)
+        return np.where(negative, -result, result) if xorsign else result
+
+    return compute
+
+
+def _through_double(compute: Callable[[Lanes], Lanes]) -> Callable[[Lanes], Lanes]:
     """Approximate functions are given with nearly correct rounding, which hardware does not promise."""
     return lambda a: compute(a.astype(np.float64)).astype(a.dtype)
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[..., Lanes]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
-    "min": _extreme(np.fmin, True),
-    "max": _extreme(np.fmax, False),
     "neg": lambda a: -a,
     "abs": np.abs,
-    "fma": _fused,
-    "mad": _fused,
     "sqrt": np.sqrt,
     "rcp": lambda a: np.asarray(1, a.dtype) / a,
     "ex2": _through_double(np.exp2),
@@ -79,13 +89,36 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 _KEEP_NAN = ("neg", "abs")  # sign operations on the bits; for fp32 an H200 gives its one NaN all the same
 
 
-def flush(lanes: Any) -> Any:
+def _sum(opcode: str, compute: Callable[[Lanes, Lanes, Lanes], Lanes]) -> Callable[..., Lanes]:
+    """add, sub, mul and fma as a * b + c."""
+    if opcode == "add":
+        return lambda a, b: compute(a, np.ones_like(a), b)
+    if opcode == "sub":
+        return lambda a, b: compute(a, np.ones_like(a), -b)
+    if opcode == "mul":  # a zero of the product's own sign leaves every product as it is
+        return lambda a, b: compute(a, b, np.where(np.signbit(a) ^ np.signbit(b), -0.0, 0.0).astype(a.dtype))
+    return compute
+
+
+def _function(ins: Instruction, kind: str) -> Callable[..., Lanes]:
+    """The instruction on arrays of fp16, fp32 or fp64."""
+    if ins.opcode in ("min", "max"):
+        return _minimum_maximum(ins)
+    direction = next((word for word in ins.modifiers if word in rounding.DIRECTIONS), "rn")
+    if ins.opcode in _FUNCTIONS and direction == "rn":
+        return _FUNCTIONS[ins.opcode]
+    if kind == "f64":
+        return _sum(ins.opcode, rounding.fused_doubles(direction))
+    return _sum(ins.opcode, rounding.fused(direction, FLOAT[KINDS[kind][1]]))
+
+
+def flush(lanes: Lanes) -> Lanes:
     """.ftz: subnormal numbers become zeros of the same sign."""
     small = np.abs(lanes) < _SMALLEST_NORMAL[lanes.dtype.itemsize]
     return np.where(small, np.copysign(np.zeros_like(lanes), lanes), lanes)
 
 
-def canonical_nan(lanes: Any) -> Any:
+def canonical_nan(lanes: Lanes) -> Lanes:
     """fp16 and fp32 results that are NaN get the hardware's one NaN pattern. Takes and gives an array."""
     bits = lanes.dtype.itemsize * 8
     wrong = np.isnan(lanes)
@@ -96,24 +129,42 @@ def canonical_nan(lanes: Any) -> Any:
     ).view(FLOAT[bits])
 
 
+def clamped(lanes: Lanes, saturate: bool, relu: bool) -> Lanes:
+    """.sat: to [0, 1], NaN to 0; .relu: negative numbers to 0. Neither gives -0."""
+    if saturate:
+        return np.clip(np.where(np.isnan(lanes), 0, lanes), 0, 1).astype(lanes.dtype) + 0
+    return np.where(lanes <= 0, np.zeros_like(lanes), lanes) if relu else lanes
+
+
+def _words(ins: Instruction, kind: str) -> tuple[str, ...]:
+    if ins.opcode in ("min", "max"):
+        return () if kind == "f64" else ("NaN", "abs", "xorsign")
+    if ins.opcode not in _SUMS:
+        return ()
+    return tuple(word for word in _SUM_WORDS.get(kind, ()) if word != "relu" or ins.opcode == "fma")
+
+
 def decode_float(ins: Instruction, binder: Binder) -> Operation:
-    """f16, f16x2, f32, f32x2 and f64; rounding to nearest even."""
-    check_modifiers(ins, "rn", "ftz", "approx", "full", *KINDS)
+    """f16, f16x2, bf16, bf16x2, f32, f32x2 and f64, rounded to nearest even or, beside 16 bits, as asked."""
     kind = ins.modifiers[-1]
-    if kind not in KINDS or (kind == "f64" and ins.opcode in ("fma", "mad")):
+    check_modifiers(ins, "rn", "ftz", "approx", "full", *_words(ins, kind), kind)
+    if kind not in KINDS or (ins.has("xorsign") and not ins.has("abs")):
         raise Unsupported(ins.mnemonic)
-    compute = OPERATIONS[ins.opcode]
+    if kind.startswith("bf16"):
+        return _decode_brain(ins, binder, kind)
+    compute = _function(ins, kind)
     ftz, keep_nan = ins.has("ftz"), ins.opcode in _KEEP_NAN and kind != "f32"
+    saturate, relu = ins.has("sat"), ins.has("relu")
     bits, lane_bits = KINDS[kind]
     d = binder.write(ins.operands[0])
     sources = [binder.source(operand, bits) for operand in ins.operands[1:]]
 
-    def calculate(numbers: list[Any]) -> Any:
+    def calculate(numbers: list[Lanes]) -> Lanes:
         with np.errstate(all="ignore"):
-            if ftz:
-                return canonical_nan(flush(compute(*map(flush, numbers))))
-            result = compute(*numbers)
-            return result if keep_nan else canonical_nan(result)
+            result = flush(compute(*map(flush, numbers))) if ftz else compute(*numbers)
+            if saturate or relu:
+                result = clamped(result, saturate, relu)
+            return result if keep_nan and not ftz else canonical_nan(result)
 
     def single(warp: Warp) -> None:
         numbers = [floats(warp.regs[slot], bits) for slot in sources]
@@ -122,16 +173,49 @@ def decode_float(ins: Instruction, binder: Binder) -> Operation:
     def packed(warp: Warp) -> None:
         values = [warp.regs[slot] for slot in sources]
         uniform = all(type(value) is int for value in values)
-        result = calculate([_parts(value, bits, lane_bits) for value in values])
+        result = calculate([_parts(value, bits).view(FLOAT[lane_bits]) for value in values])
         lanes = np.ascontiguousarray(result).view(UNSIGNED[bits])
         warp.put(d, int(lanes[0]) if uniform else lanes)
 
     return single if bits == lane_bits else packed
 
 
-def _parts(value: Value, bits: int, lane_bits: int) -> Any:
-    """All the numbers in a packed register, lane after lane."""
-    return np.ascontiguousarray(spread(value, bits)).view(FLOAT[lane_bits])
+def _parts(value: Value, bits: int) -> Any:
+    """A register of all 32 lanes, one after the other."""
+    return np.ascontiguousarray(spread(value, bits))
+
+
+def _decode_brain(ins: Instruction, binder: Binder, kind: str) -> Operation:
+    """bf16 and bf16x2: exact in double, or rounded to odd there, and then rounded once."""
+    bits = KINDS[kind][0]
+    saturate, relu = ins.has("sat"), ins.has("relu")
+    if ins.opcode in _SUMS:
+        compute = _sum(ins.opcode, rounding.odd_fused)
+    elif ins.opcode in ("min", "max", "ex2", "tanh"):
+        compute = _function(ins, kind)
+    elif ins.opcode not in _KEEP_NAN:
+        raise Unsupported(ins.mnemonic)
+    d = binder.write(ins.operands[0])
+    sources = [binder.source(operand, bits) for operand in ins.operands[1:]]
+    ftz = ins.has("ftz")
+
+    def calculate(codes: list[Any]) -> Any:
+        if ins.opcode in _KEEP_NAN:
+            return codes[0] ^ np.uint16(0x8000) if ins.opcode == "neg" else codes[0] & np.uint16(0x7FFF)
+        numbers = [(code.astype(np.uint32) << np.uint32(16)).view(np.float32) for code in codes]
+        if ftz:
+            numbers = [flush(number) for number in numbers]
+        with np.errstate(all="ignore"):
+            result = compute(*(number.astype(np.float64) for number in numbers))
+            return rounding.brain_codes(clamped(result, saturate, relu))
+
+    def operation(warp: Warp) -> None:
+        values = [warp.regs[slot] for slot in sources]
+        uniform = all(type(value) is int for value in values)
+        lanes = calculate([_parts(value, bits).view(np.uint16) for value in values]).view(UNSIGNED[bits])
+        warp.put(d, int(lanes[0]) if uniform else lanes)
+
+    return operation
 
 
 @instruction("sqrt", "rcp", "ex2", "lg2", "rsqrt", "tanh", "sin", "cos")

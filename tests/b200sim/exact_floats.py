@@ -43,8 +43,13 @@ class Format:
         value = scale * (m + (1 << self.mantissa if e else 0))
         return -value if self.sign(code) else value
 
-    def encode(self, value: Number, negative_zero: bool = False, saturate: bool = False) -> int:
-        """Round to nearest, ties to even. Overflow gives infinity, or the largest value."""
+    def encode(
+        self, value: Number, negative_zero: bool = False, saturate: bool = False, direction: str = "rn"
+    ) -> int:
+        """Round to nearest, ties to even, or as `direction` says: rz, rm (down), rp (up).
+
+        Overflow gives infinity, or the largest value.
+        """
         if value == "nan":
             return self.nan
         sign_bit = 1 << (self.bits - 1)
@@ -57,10 +62,14 @@ class Format:
         steps = magnitude / Fraction(2) ** (exponent - self.mantissa)
         whole = steps.numerator // steps.denominator
         rest = steps - whole
-        if rest > Fraction(1, 2) or (rest == Fraction(1, 2) and whole % 2):
-            whole += 1
+        if direction == "rn":
+            whole += rest > Fraction(1, 2) or (rest == Fraction(1, 2) and whole % 2)
+        elif rest:
+            whole += direction == ("rm" if value < 0 else "rp")
         # `whole` counts units in the last place from the start of this binade; a carry moves to the next.
         code = whole + (exponent - (1 - self.bias)) * (1 << self.mantissa)
+        if code > self.largest and direction not in ("rn", "rm" if value < 0 else "rp"):
+            return self.largest | sign
         return (overflow if code > self.largest else code) | sign
 
 
@@ -97,14 +106,17 @@ def multiply(x: Number, y: Number) -> Number:
     return "-inf" if negative == 1 else "inf"
 
 
-def fused(form: Format, a: int, b: int, c: int, ftz: bool = False) -> int:
-    """Pattern of a * b + c, rounded once."""
+def fused(form: Format, a: int, b: int, c: int, ftz: bool = False, direction: str = "rn") -> int:
+    """Pattern of a * b + c, rounded once. A sum of opposite numbers is +0, or -0 when rounding down."""
     if ftz:
         a, b, c = (flushed(form, x) for x in (a, b, c))
     product, addend = multiply(form.decode(a), form.decode(b)), form.decode(c)
     product_sign = form.sign(a) ^ form.sign(b)
-    negative_zero = bool(product == 0 and addend == 0 and product_sign and form.sign(c))
-    result = form.encode(add(product, addend), negative_zero)
+    if product == 0 and addend == 0 and product_sign == form.sign(c):
+        negative_zero = bool(product_sign)
+    else:
+        negative_zero = direction == "rm"
+    result = form.encode(add(product, addend), negative_zero, direction=direction)
     return flushed(form, result) if ftz else result
 
 

@@ -78,7 +78,7 @@ def test_a_failed_assertion_names_its_line_and_threads(printed):
 
 
 @pytest.mark.usefixtures("device")
-@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-6)])
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-6), (torch.float64, 1e-15)])
 def test_the_sine_of_far_numbers(dtype, error):
     """Its slow path loops over .local memory with carry arithmetic; for fp64 it is a function of its own."""
     from kernels import debugging

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ptx_harness import FULL, each_way, lanes
 
+from b200sim.faults import Unsupported
+
 QUICK = settings(max_examples=8, deadline=None)
 
 
@@ -72,6 +74,176 @@ def test_one_rounding(name, kind):
         each_way(f"{name}.{modifiers} {places};", bits, operands, oracle)
 
     check()
+
+
+def directed(name: str, form: xf.Format, direction: str):
+    sign = 1 << form.bits - 1
+    if name == "add":
+        return lambda a, b: xf.fused(form, a, one(form), b, direction=direction)
+    if name == "sub":
+        return lambda a, b: xf.fused(form, a, one(form), b ^ sign, direction=direction)
+    if name == "mul":  # an addend that is a zero of the product's sign
+        return lambda a, b: xf.fused(form, a, b, (a ^ b) & sign, direction=direction)
+    return lambda a, b, c: xf.fused(form, a, b, c, direction=direction)
+
+
+@pytest.mark.parametrize("direction", ["rz", "rm", "rp"])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "fma"])
+def test_directed_rounding_of_fp32(name, direction):
+    oracle = directed(name, xf.F32, direction)
+
+    @QUICK
+    @given(column(xf.F32), column(xf.F32), column(xf.F32))
+    def check(a, b, c):
+        operands = [(32, a), (32, b), (32, c)][: 3 if name == "fma" else 2]
+        places = ", ".join(["{d}", "{a}", "{b}", "{c}"][: len(operands) + 1])
+        each_way(f"{name}.{direction}.f32 {places};", 32, operands, oracle)
+
+    check()
+
+
+def same_fp64(found: int, wanted: int) -> bool:
+    """fp64 keeps the payload of a NaN, which the oracle does not follow."""
+    return found == wanted or (xf.F64.decode(found) == "nan" and xf.F64.decode(wanted) == "nan")
+
+
+@pytest.mark.parametrize("direction", ["rn", "rz", "rm", "rp"])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "fma"])
+def test_rounding_of_fp64(name, direction):
+    oracle = directed(name, xf.F64, direction)
+
+    @QUICK
+    @given(column(xf.F64), column(xf.F64), column(xf.F64))
+    def check(a, b, c):
+        inputs = {"%a": (64, a), "%b": (64, b), "%c": (64, c)}
+        rows = (a, b, c) if name == "fma" else (a, b)
+        places = ", ".join(["%d", "%a", "%b", "%c"][: len(rows) + 1])
+        found = lanes(f"{name}.{direction}.f64 {places};", {"%d": 64}, inputs)["%d"]
+        for got, row in zip(found, zip(*rows, strict=True), strict=True):
+            assert same_fp64(got, oracle(*row)), (hex(got), [hex(x) for x in row], hex(oracle(*row)))
+        one_for_all = {name: (64, values[0]) for name, (_, values) in inputs.items()}
+        got = lanes(f"{name}.{direction}.f64 {places};", {"%d": 64}, one_for_all)["%d"][0]
+        assert same_fp64(got, oracle(*(row[0] for row in rows)))
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "fma", "fma.relu"])
+def test_one_rounding_to_bf16(name):
+    opcode, _, relu = name.partition(".")
+    exact = directed(opcode, xf.BF16, "rn")
+
+    def oracle(*row):
+        result = exact(*row)
+        return 0 if relu and xf.BF16.decode(result) != "nan" and result >> 15 else result
+
+    @QUICK
+    @given(st.lists(column(xf.BF16), min_size=6, max_size=6))
+    def check(columns):
+        count = 3 if opcode == "fma" else 2
+        places = ", ".join(["{d}", "{a}", "{b}", "{c}"][: count + 1])
+        suffix = ".rn" + (".relu" if relu else "")
+        each_way(f"{opcode}{suffix}.bf16 {places};", 16, [(16, x) for x in columns[:count]], oracle)
+        pairs = [
+            [x | y << 16 for x, y in zip(p, q, strict=True)]
+            for p, q in zip(columns[:count], columns[3 : 3 + count], strict=True)
+        ]
+
+        def both(*row):
+            low, high = (oracle(*(x >> shift & 0xFFFF for x in row)) for shift in (0, 16))
+            return low | high << 16
+
+        each_way(f"{opcode}{suffix}.bf16x2 {places};", 32, [(32, x) for x in pairs], both)
+
+    check()
+
+
+@QUICK
+@given(column(xf.BF16))
+def test_signs_of_bf16(a):
+    each_way("neg.bf16 {d}, {a};", 16, [(16, a)], lambda x: x ^ 0x8000)
+    each_way("abs.bf16 {d}, {a};", 16, [(16, a)], lambda x: x & 0x7FFF)
+    pairs = [x | y << 16 for x, y in zip(a, reversed(a), strict=True)]
+    each_way("neg.bf16x2 {d}, {a};", 32, [(32, pairs)], lambda x: x ^ 0x80008000)
+    each_way("abs.bf16x2 {d}, {a};", 32, [(32, pairs)], lambda x: x & 0x7FFF7FFF)
+
+
+def extreme(form: xf.Format, row, largest: bool, nan_wins=False, magnitudes=False, xorsign=False) -> int:
+    sign = 1 << form.bits - 1
+    codes = [x & ~sign if magnitudes else x for x in row]
+    numbers = [x for x in codes if form.decode(x) != "nan"]
+    if not numbers or (nan_wins and len(numbers) < len(codes)):
+        return form.nan
+    infinite = {"inf": Fraction(2) ** 2000, "-inf": -(Fraction(2) ** 2000)}
+    values = [form.decode(x) for x in numbers]
+    keys = [(infinite.get(v, v), 0 if x & sign else 1, x) for v, x in zip(values, numbers, strict=True)]  # type: ignore[arg-type]
+    best = (max if largest else min)(keys)[2]
+    if xorsign and sum(x >> form.bits - 1 for x in row) % 2:
+        best ^= sign
+    return best
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("words", ["", ".NaN", ".xorsign.abs", ".NaN.xorsign.abs"])
+@pytest.mark.parametrize("name", ["min", "max"])
+def test_extremes(name, words, kind):
+    form = {"f32": xf.F32, "f16": xf.F16, "bf16": xf.BF16}[kind]
+
+    @settings(max_examples=4, deadline=None)
+    @given(column(form), column(form))
+    def check(a, b):
+        def oracle(*row):
+            return extreme(form, row, name == "max", ".NaN" in words, ".abs" in words, ".xorsign" in words)
+
+        operands = [(form.bits, a), (form.bits, b)]
+        each_way(f"{name}{words}.{kind} {{d}}, {{a}}, {{b}};", form.bits, operands, oracle)
+
+    check()
+
+
+@QUICK
+@given(column(xf.F32), column(xf.F32), column(xf.F32))
+def test_extremes_of_three(a, b, c):
+    operands = [(32, a), (32, b), (32, c)]
+    each_way("max.NaN.f32 {d}, {a}, {b}, {c};", 32, operands, lambda *row: extreme(xf.F32, row, True, True))
+    each_way(
+        "min.abs.f32 {d}, {a}, {b}, {c};",
+        32,
+        operands,
+        lambda *row: extreme(xf.F32, row, False, magnitudes=True),
+    )
+
+
+@QUICK
+@given(column(xf.F32), column(xf.F32))
+def test_saturation(a, b):
+    def oracle(x, y):
+        value = xf.F32.decode(xf.fused(xf.F32, x, one(xf.F32), y))
+        if value in ("nan", "-inf"):
+            return 0
+        return one(xf.F32) if value == "inf" or value >= 1 else xf.F32.encode(max(value, Fraction(0)))
+
+    each_way("add.sat.f32 {d}, {a}, {b};", 32, [(32, a), (32, b)], oracle)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "add.rz.f16 %h, %h, %h",
+        "add.rm.bf16 %h, %h, %h",
+        "add.f32.bf16 %d, %h, %d",
+        "div.rz.f32 %d, %d, %d",
+        "fma.rn.relu.f32 %d, %d, %d, %d",
+        "add.sat.bf16 %h, %h, %h",
+        "add.relu.f16 %h, %h, %h",
+        "div.bf16 %h, %h, %h",
+        "max.xorsign.f32 %d, %d, %d",
+        "min.NaN.abs.f64 %q, %q, %q",
+    ],
+)
+def test_what_ptx_does_not_have_or_we_do_not_is_refused(text):
+    with pytest.raises(Unsupported):
+        lanes(text + ";", {"%d": 32, "%h": 16, "%q": 64})
 
 
 @QUICK
