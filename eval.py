@@ -30,7 +30,7 @@ def unpack_flat_package(folder: Path) -> None:
 unpack_flat_package(Path(__file__).resolve().parent)
 
 # The heavy modules (torch) are imported where a run begins, so that --help and mistakes are answered at once.
-from evaluator.options import DEVICES, MODES, Options  # noqa: E402
+from evaluator.options import DEVICES, MODES, Options, Sanitize  # noqa: E402
 from evaluator.verdict import ExitCode  # noqa: E402
 
 #: Names the descriptor of what the process hands to itself when it starts again.
@@ -69,8 +69,6 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
             ),
             (arguments.compare[0], arguments.compare[1]),
         )
-    if arguments.sanitize:
-        return sanitize(arguments)
     run = session.evaluate(
         Options(
             mode=arguments.mode,
@@ -81,31 +79,21 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
             timeout=arguments.timeout,
             jobs=arguments.jobs,
             plot=arguments.plot,
-            seed=arguments.seed,
+            seed=None if arguments.sanitize else arguments.seed,
+            sanitize=sanitize_options(arguments) if arguments.sanitize else None,
         )
     )
     return session.finish(run, session.exit_code(run), arguments.json)
 
 
-def sanitize(arguments: argparse.Namespace) -> ExitCode:
-    from b200sim.gpus import B200
-    from evaluator import sanitizing, session
+def sanitize_options(arguments: argparse.Namespace) -> Sanitize:
+    from evaluator import session
 
     try:
         seed = int(arguments.seed or 0)
     except ValueError:
         raise session.UsageError(f"--seed {arguments.seed}: with --sanitize a whole number") from None
-    options = Options(
-        mode=arguments.mode,
-        submission=arguments.submission,
-        cases=session.read_case_files(arguments.cases),
-        only=tuple(arguments.only),
-        json=arguments.json,
-        timeout=arguments.timeout,
-    )
-    gpu = B200.with_sms(arguments.sms or B200.sm_count)
-    asked = sanitizing.Asked(arguments.schedules, seed, tuple(arguments.schedule), arguments.trace, gpu)
-    return sanitizing.evaluate(options, asked)
+    return Sanitize(arguments.schedules, seed, tuple(arguments.schedule), arguments.trace, arguments.sms)
 
 
 def official_form(arguments: list[str]) -> int:
@@ -188,7 +176,8 @@ modes
 verdicts
   PASS, WRONG_RESULT, BAD_OUTPUT (structure), INPUT_CHANGED, UNFAIR (replayed, deferred, patched, ...),
   IMPORT_ERROR, NO_ENTRY, RAISED, EXITED, TIMEOUT, CRASHED, FAULT (the simulated GPU stopped the kernel),
-  PROTOCOL, NOT_RUN. Where a reason says more it follows in brackets: WRONG_RESULT (E_NONFINITE)
+  HAZARD (found by --sanitize), PROTOCOL, NOT_RUN.
+  Where a reason says more it follows in brackets: WRONG_RESULT (E_NONFINITE)
 
 exit codes
   0 all passed · 2 wrong usage · 110 no such device · 111 POPCORN_FD missing (official form) ·

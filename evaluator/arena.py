@@ -31,7 +31,7 @@ HOST_ROLES = frozenset({"sfa", "sfb"})
 
 _CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Linux: F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
-_ADD_SEALS, _FIXED_SIZE = 1033, 0x1 | 0x2 | 0x4
+ADD_SEALS, FIXED_SIZE = 1033, 0x1 | 0x2 | 0x4
 
 Groups = tuple[
     list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
@@ -142,7 +142,7 @@ class Arena:
         self.size = self.scratch + 5 * outputs + (1 << 20)
         self.fd = os.memfd_create("case", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.size)
-        fcntl.fcntl(self.fd, _ADD_SEALS, _FIXED_SIZE)
+        fcntl.fcntl(self.fd, ADD_SEALS, FIXED_SIZE)
         for placed, (_, _, tensor) in zip(self.placed, flatten(data), strict=True):
             self.write(placed, tensor)
 

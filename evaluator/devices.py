@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,8 +12,6 @@ import torch
 
 from evaluator.arena import HOST_ROLES, MappedArena, Placed
 from evaluator.clocks import Clock, CudaClock, HostClock
-
-_PROGRESS_SECONDS = 1.0
 
 
 class Device(Protocol):
@@ -45,7 +42,7 @@ class Device(Protocol):
         """Give up on a launch after so long, if this device can say why it hangs."""
 
     def progress(self, tell: Callable[[str], None]) -> None:
-        """Say through `tell`, in a few words, how far a long call is, if this device knows."""
+        """Say through `tell`, in a few words and often, how far a long call is, if this device knows."""
 
     def call(self) -> contextlib.AbstractContextManager[Any]:
         """The context of one call of custom_kernel, for profilers to find."""
@@ -99,45 +96,41 @@ class SimulatedB200(CpuDevice):
 
     name = "sim"
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, gpu: str = "b200", sms: int | None = None) -> None:
+        """`gpu` is a key of `b200sim.gpus.GPUS`; `sms`: with fewer SMs than it has."""
         super().__init__()
-        self.device: Any = importlib.import_module("b200sim.device").SimulatedDevice(processes=processes)
+        chosen = importlib.import_module("b200sim.gpus").GPUS[gpu]
+        self.simulated: Any = importlib.import_module("b200sim.device").SimulatedDevice(
+            processes=processes, gpu=chosen.with_sms(sms or chosen.sm_count)
+        )
         self._taken = 0
 
     def poison_free_memory(self, sizes: list[int], word: int) -> None:
         pass  # the simulator's own allocations never reuse freed contents
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
-        context: contextlib.AbstractContextManager[Any] = self.device
+        context: contextlib.AbstractContextManager[Any] = self.simulated
         return context
 
     def place(self, arena: MappedArena, placed: Placed) -> torch.Tensor:
         tensor = arena.tensor(placed)
         if placed.role not in HOST_ROLES:
-            self.device.adopt(placed.name, tensor)
+            self.simulated.adopt(placed.name, tensor)
         return tensor
 
     def paused(self) -> contextlib.AbstractContextManager[Any]:
-        context: contextlib.AbstractContextManager[Any] = self.device.paused()
+        context: contextlib.AbstractContextManager[Any] = self.simulated.paused()
         return context
 
     def limit(self, seconds: float) -> None:
-        self.device.time_limit = seconds
+        self.simulated.time_limit = seconds
 
     def progress(self, tell: Callable[[str], None]) -> None:
-        last = time.monotonic()
-
-        def finished(clusters: int, of: int) -> None:
-            nonlocal last
-            if time.monotonic() - last > _PROGRESS_SECONDS:
-                last = time.monotonic()
-                tell(f"({clusters} of {of} clusters)")
-
-        self.device.progress = finished
+        self.simulated.progress = lambda clusters, of: tell(f"({clusters} of {of} clusters)")
 
     def take_launches(self) -> list[dict[str, Any]]:
-        reports = list(self.device.launches[self._taken :])
-        self._taken = len(self.device.launches)
+        reports = list(self.simulated.launches[self._taken :])
+        self._taken = len(self.simulated.launches)
         return [plain_counters(report.as_dict()) for report in reports]
 
 
@@ -197,9 +190,14 @@ def _fill_and_free(sizes: list[int], word: int, where: str) -> None:
 
 
 def open_device(name: str, processes: int) -> Device:
-    """The device called `name`: "sim" (which may use so many processes), "cuda" or "cpu"."""
-    if name == "sim":
-        return SimulatedB200(processes)
+    """The device called `name`: "cuda", "cpu", or "sim", which may use so many processes.
+
+    "sim:h200" is another GPU than the B200, "sim:b200:4" one of 4 SMs.
+    """
+    kind, _, details = name.partition(":")
+    if kind == "sim":
+        gpu, _, sms = details.partition(":")
+        return SimulatedB200(processes, gpu or "b200", int(sms) if sms else None)
     if name == "cuda":
         return CudaDevice()
     if name == "cpu":

@@ -26,12 +26,12 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
         report = readable(str(fault), submission)
         message = report.splitlines()[0] if report else code
         status = Status.TIMEOUT if code == "time_limit" else Status.FAULT
-        return _failed(status, message, report + _launch_site(error, submission), code)
+        return failed(status.value, message, report + _launch_site(error, submission), code)
     detail = trimmed_traceback(error, submission)
     if isinstance(error, SystemExit):
         when = "while it was imported" if importing else "inside custom_kernel"
         message = f"the submission called sys.exit({error.code!r}) {when}"
-        return _failed(Status.EXITED, message, detail)
+        return failed(Status.EXITED.value, message, detail)
     status = Status.IMPORT_ERROR if importing else Status.RAISED
     code = _device_trouble(error)
     text = readable(_message_of(error), submission)
@@ -41,7 +41,7 @@ def describe(error: BaseException, submission: Path, importing: bool) -> dict[st
     root = _chain(error)[-1]
     if root is not error:
         message += f" (from {type(root).__name__}: {readable(_message_of(root), submission)})"
-    return _failed(status, message, detail, code)
+    return failed(status.value, message, detail, code)
 
 
 def _device_trouble(error: BaseException) -> str:
@@ -140,13 +140,14 @@ def _message_of(error: BaseException) -> str:
         return "(no message: __str__ raised)"
 
 
-def _failed(status: Status, message: str, detail: str, code: str = "") -> dict[str, Any]:
+def failed(status: str, message: str, detail: str = "", code: str = "") -> dict[str, Any]:
+    """The fields of a `failed` reply, cut to what the judge takes."""
     message = " ".join(message.split())
     if len(message) > _MAX_MESSAGE:
         message = message[:_MAX_MESSAGE] + " …"
     return {
         "is": "failed",
-        "status": status.value,
+        "status": status,
         "message": message,
         "detail": detail[:10_000],
         "code": code,

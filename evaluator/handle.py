@@ -13,10 +13,11 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 from evaluator import printed, processes
-from evaluator.arena import Arena
 from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
+from evaluator.fields import printable
 from evaluator.messages import Failed, Loaded, Progress, Reply, Started, parse_reply
 from evaluator.verdict import Status, Verdict
 
@@ -41,6 +42,14 @@ class WorkerFailure(Exception):
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.message)
         self.verdict = verdict
+
+
+class Memory(Protocol):
+    """Memory that goes to the worker beside a command: an `Arena` or an `Attachment`."""
+
+    fd: int
+
+    def message(self) -> dict[str, Any]: ...
 
 
 class Worker:
@@ -123,10 +132,10 @@ class Worker:
         self,
         command: dict[str, object],
         limit: float,
-        arena: Arena | None = None,
+        memory: Memory | None = None,
         on_progress: Callable[[str], None] = lambda _: None,
     ) -> Reply:
-        """Send one command, with the arena's memory if given, and wait at most `limit` seconds.
+        """Send one command, with memory beside it if given, and wait at most `limit` seconds.
 
         Raises `WorkerFailure` if no proper answer comes; the process is dead then. A `Failed` reply is
         returned: the process lives on.
@@ -134,10 +143,10 @@ class Worker:
         try:
             if select.select([self.channel.socket], [], [], 0)[0]:
                 raise self._unasked()
-            if arena is None:
+            if memory is None:
                 self._send(command)
             else:
-                self._send({**command, **arena.message()}, arena.fd)
+                self._send({**command, **memory.message()}, memory.fd)
         except ChannelClosed:
             raise self._ended("before custom_kernel was called") from None
         return self._answer(limit, "in custom_kernel", on_progress)
@@ -219,7 +228,7 @@ class Worker:
     def _printed(self) -> str:
         """What the process printed, stacks without our own frames."""
         lines = self.output.text().replace(str(self.submission), self.submission.name).splitlines()
-        return "\n".join(line for line in lines if not _OURS.search(line))
+        return "\n".join(printable(line) for line in lines if not _OURS.search(line))
 
     def _stack(self) -> str:
         """The submission's innermost frame that faulthandler printed, as `, at submission.py:12 in f`."""

@@ -43,21 +43,32 @@ class Observer(Protocol):
     def finished(self, lane: int, result: CaseResult) -> None: ...
 
 
+class Work(Protocol):
+    """What a job does on a worker that has loaded the submission. `stage` hears how far it is."""
+
+    def __call__(self, worker: Worker, stage: Callable[[str], None]) -> Verdict: ...
+
+
 @dataclass(frozen=True)
 class Job:
     """One case to do, with its time limit; `timing` asks for measured windows (CUDA only).
 
-    `probe`: over how many inputs the case is probed after its first call; 0: not at all.
+    `probe`: over how many inputs the case is probed after its first call; 0: not at all. `work` is done
+    instead of all that: sanitized calls, a profile.
     """
 
     result: CaseResult
     limit: float
     timing: measure.Timing | None = None
     probe: int = 0
+    work: Work | None = None
 
 
 class Judge:
-    """Runs jobs against one submission on one device."""
+    """Runs jobs against one submission on one device.
+
+    `target` is what workers open if that is more than the device's name, such as "sim:b200:4".
+    """
 
     def __init__(
         self,
@@ -66,8 +77,10 @@ class Judge:
         observer: Observer,
         ledger: Ledger | None = None,
         seeds: Seeds | None = None,
+        target: str = "",
     ) -> None:
         self.place, self.device, self.observer = place, device, observer
+        self.target = target or device
         self.ledger, self.seeds = ledger or Ledger(), seeds or Seeds()
         self.versions: dict[str, str] = {}
         self._level = "full"
@@ -123,7 +136,7 @@ class Judge:
         with self._lock:
             if self._stopping:
                 raise WorkerFailure(Verdict(Status.NOT_RUN, "the run was stopped"))
-            worker = Worker(self.place, self.device, self._processes_each, self._level)
+            worker = Worker(self.place, self.target, self._processes_each, self._level)
             self._workers.add(worker)
             return worker
 
@@ -179,11 +192,16 @@ class Lane:
     def _judge(self, job: Job) -> Verdict:
         result = job.result
         worker = self._ready_worker(result)
-        if job.timing:
+        if job.timing or job.work:
             loaded = self._wait_loaded(worker, job)
             if loaded is not None:
                 return loaded
             worker = self._ready_worker(result)
+        if job.work:
+            self._stage(result, "running")
+            with Clock(result, "run"):
+                return job.work(worker, lambda text: self._stage(result, text))
+        if job.timing:
             measured = self._time(worker, job)
             return measured if not measured.passed else self._probe(self._ready_worker(result), job)
         verified = self._verify(worker, job)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluator import fields
 from evaluator.channel import BadMessage
 from evaluator.verdict import Status
 
 MAX_TEXT = 12_000
 MAX_OUTPUTS = 4096
 MAX_RANK = 16
-_LIMIT = 1 << 62
 #: What a worker may report about itself; the other words are the judge's to say.
 _REPORTABLE = frozenset(
     {Status.IMPORT_ERROR, Status.NO_ENTRY, Status.RAISED, Status.FAULT, Status.EXITED, Status.TIMEOUT}
@@ -77,6 +77,14 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Sanitized:
+    """What the sanitizer saw of one call: records of `b200sim.sanitizer.Report.as_dict`, fields checked."""
+
+    findings: tuple[dict[str, Any], ...]
+    schedules: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Ran:
     """`custom_kernel` returned."""
 
@@ -85,6 +93,7 @@ class Ran:
     seconds: float
     launches: tuple[dict[str, Counter], ...] = ()
     conduct: Conduct = Conduct()
+    sanitizer: Sanitized | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Profiled:
+    """Figures of a call as `profiling` documents them (any JSON, not checked further), and its timelines."""
+
+    figures: dict[str, Any]
+    timelines: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """An attachment holds so many bytes."""
+
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class Done:
     """A command without a result is finished."""
 
@@ -126,14 +150,15 @@ class Failed:
     detail: str = ""
     code: str = ""
     launches: tuple[dict[str, Counter], ...] = field(default=())
+    sanitizer: Sanitized | None = None
 
 
-Reply = Started | Loaded | Ran | Window | Collected | Progress | Done | Failed
+Reply = Started | Loaded | Ran | Window | Collected | Progress | Profiled | Written | Done | Failed
 
 
 def parse_reply(message: dict[str, Any], number: int | None = None) -> Reply:
     """One reply of a worker, to the command `number` if given. Raises `BadMessage` naming the field."""
-    if number is not None and _integer(message.get("id"), "id") != number:
+    if number is not None and fields.integer(message.get("id"), "id") != number:
         raise BadMessage("an answer to a command that was not given")
     kind = message.get("is")
     if not isinstance(kind, str) or kind not in _PARSERS:
@@ -142,18 +167,18 @@ def parse_reply(message: dict[str, Any], number: int | None = None) -> Reply:
 
 
 def _started(message: dict[str, Any]) -> Started:
-    return Started(_texts(message, "isolation", 64))
+    return Started(fields.texts(message, "isolation", 64))
 
 
 def _loaded(message: dict[str, Any]) -> Loaded:
-    return Loaded(_seconds(message), _texts(message, "versions", 16), _conduct(message))
+    return Loaded(fields.number(message, "seconds"), fields.texts(message, "versions", 16), _conduct(message))
 
 
 def _window(message: dict[str, Any]) -> Window:
     return Window(
-        _number(message, "nanoseconds"),
-        _number(message, "host_nanoseconds"),
-        _text(message.get("flush"), 200),
+        fields.number(message, "nanoseconds"),
+        fields.number(message, "host_nanoseconds"),
+        fields.text(message.get("flush"), 200),
         _conduct(message),
     )
 
@@ -167,14 +192,9 @@ def _collected(message: dict[str, Any]) -> Collected:
 
 def _conduct(message: dict[str, Any]) -> Conduct:
     """All fields may be missing: then nothing was seen."""
-    lists = []
-    for name in ("patched", "threads"):
-        words = message.get(name, [])
-        if not isinstance(words, list) or len(words) > 16:
-            raise BadMessage(f"{name} is not a short list")
-        lists.append(tuple(_text(word, 120) for word in words))
-    late = _number({"late_nanoseconds": 0.0, **message}, "late_nanoseconds")
-    return Conduct(lists[0], lists[1], late, _integer(message.get("persisting", 0), "persisting"))
+    patched, threads = (fields.words(message, name, 16, 120) for name in ("patched", "threads"))
+    late = fields.number({"late_nanoseconds": 0.0, **message}, "late_nanoseconds")
+    return Conduct(patched, threads, late, fields.integer(message.get("persisting", 0), "persisting"))
 
 
 def _ran(message: Any) -> Ran:
@@ -184,37 +204,40 @@ def _ran(message: Any) -> Ran:
     if not isinstance(outputs, list) or len(outputs) > MAX_OUTPUTS:
         raise BadMessage(f"ran.outputs is not a list of at most {MAX_OUTPUTS}")
     return Ran(
-        container=_text(message.get("container"), 200),
+        container=fields.text(message.get("container"), 200),
         outputs=tuple(_output(o) for o in outputs),
-        seconds=_seconds(message),
+        seconds=fields.number(message, "seconds"),
         launches=_launches(message),
         conduct=_conduct(message),
+        sanitizer=_sanitized(message.get("sanitizer")),
     )
 
 
 def _output(message: Any) -> Output:
     if not isinstance(message, dict):
         raise BadMessage("an output is not an object")
-    type_name = _text(message.get("type"), 200)
+    type_name = fields.text(message.get("type"), 200)
     if type_name != "torch.Tensor":
         return Output(type_name)
-    shape, stride = _integers(message, "shape", MAX_RANK), _integers(message, "stride", MAX_RANK)
+    shape, stride = fields.integers(message, "shape", MAX_RANK), fields.integers(message, "stride", MAX_RANK)
     if len(shape) != len(stride):
         raise BadMessage("an output's shape and stride differ in rank")
     alias = message.get("alias")
     if alias is not None:
-        index, offset = _integers(message, "alias", 2)
-        alias = (index, offset)
+        pair = fields.integers(message, "alias", 2)
+        if len(pair) != 2:
+            raise BadMessage("alias is not a pair")
+        alias = (pair[0], pair[1])
     return Output(
         type=type_name,
-        dtype=_text(message.get("dtype"), 60),
+        dtype=fields.text(message.get("dtype"), 60),
         shape=shape,
         stride=stride,
-        device=_text(message.get("device"), 60),
+        device=fields.text(message.get("device"), 60),
         alias=alias,
-        offset=_integer(message.get("offset"), "offset"),
-        nbytes=_integer(message.get("nbytes"), "nbytes"),
-        settled=_integer(message.get("settled", 0), "settled"),
+        offset=fields.integer(message.get("offset"), "offset"),
+        nbytes=fields.integer(message.get("nbytes"), "nbytes"),
+        settled=fields.integer(message.get("settled", 0), "settled"),
     )
 
 
@@ -227,11 +250,77 @@ def _failed(message: dict[str, Any]) -> Failed:
         raise BadMessage(f"a worker may not report {status}")
     return Failed(
         status,
-        _text(message.get("message"), 2000),
-        _text(message.get("detail", ""), MAX_TEXT),
-        _text(message.get("code", ""), 60),
+        fields.text(message.get("message"), 2000),
+        fields.text(message.get("detail", ""), MAX_TEXT),
+        fields.text(message.get("code", ""), 60),
         _launches(message),
+        _sanitized(message.get("sanitizer")),
     )
+
+
+def _sanitized(message: Any) -> Sanitized | None:
+    if message is None:
+        return None
+    message = fields.mapping(message, "sanitizer")
+    findings = fields.items(message.get("findings"), "findings", 200)
+    schedules = fields.items(message.get("schedules"), "schedules", 1)
+    return Sanitized(tuple(map(_finding, findings)), tuple(map(_explored, schedules)))
+
+
+def _finding(message: Any) -> dict[str, Any]:
+    message = fields.mapping(message, "a finding")
+    short = {name: fields.text(message.get(name), 400) for name in ("code", "kernel", "schedule")}
+    long = {name: fields.text(message.get(name), MAX_TEXT) for name in ("message", "missing", "detail")}
+    numbers = {name: fields.integer(message.get(name), name) for name in ("launch", "count")}
+    sides = {name: _side(message.get(name)) for name in ("first", "second")}
+    return {**short, **long, **numbers, **sides, "ctas": list(fields.words(message, "ctas", 256, 40))}
+
+
+def _side(message: Any) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    message = fields.mapping(message, "a side of a finding")
+    words = ("kind", "operand", "what", "by", "where", "source", "ptx")
+    return {
+        **{name: fields.text(message.get(name), 1000) for name in words},
+        **{name: fields.integer(message.get(name), name) for name in ("warp", "ptx_line", "time")},
+    }
+
+
+def _explored(message: Any) -> dict[str, Any]:
+    message = fields.mapping(message, "a schedule")
+    return {
+        **{name: fields.text(message.get(name), 100) for name in ("schedule", "outcome")},
+        **{
+            name: fields.integer(message.get(name), name)
+            for name in ("launches", "turns", "operations", "signature")
+        },
+    }
+
+
+def _profiled(message: dict[str, Any]) -> Profiled:
+    figures = fields.tree(fields.mapping(message.get("figures"), "figures"), "figures", 50_000)
+    timelines = fields.items(message.get("timelines"), "timelines", 1024)
+    return Profiled(figures, tuple(map(_timeline, timelines)))
+
+
+def _timeline(message: Any) -> dict[str, Any]:
+    message = fields.mapping(message, "a timeline")
+    return {
+        "sms": list(fields.integers(message, "sms", 32)),
+        **{name: _spans(message.get(name), name) for name in ("tiles", "stores")},
+    }
+
+
+def _spans(message: Any, name: str) -> list[dict[str, Any]]:
+    spans = [fields.mapping(span, name) for span in fields.items(message, name, 4096)]
+    return [
+        {
+            **{end: fields.number(span, end) for end in ("start", "end")},
+            "label": fields.text(span.get("label"), 40),
+        }
+        for span in spans
+    ]
 
 
 def _launches(message: dict[str, Any]) -> tuple[dict[str, Counter], ...]:
@@ -246,55 +335,16 @@ def _counters(entry: Any) -> dict[str, Counter]:
         raise BadMessage("a launch report is not a small object")
     counters: dict[str, Counter] = {}
     for key, value in entry.items():
-        name = _text(key, 80)
+        name = fields.text(key, 80)
         if isinstance(value, str):
-            counters[name] = _text(value, 4000)
+            counters[name] = fields.text(value, 4000)
         elif isinstance(value, list):
-            counters[name] = [_integer(item, name, signed=True) for item in value[:16]]
+            counters[name] = [fields.integer(item, name, signed=True) for item in value[:16]]
         elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             counters[name] = value
         else:
             raise BadMessage(f"counter {name!r} is neither a number, text, nor a list of integers")
     return counters
-
-
-def _texts(message: dict[str, Any], name: str, most: int) -> dict[str, str]:
-    words = message.get(name)
-    if not isinstance(words, dict) or len(words) > most:
-        raise BadMessage(f"{name} is not a small object")
-    return {_text(key, 40): _text(value, 200) for key, value in words.items()}
-
-
-def _seconds(message: dict[str, Any]) -> float:
-    return _number(message, "seconds")
-
-
-def _number(message: dict[str, Any], name: str) -> float:
-    value = message.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
-        raise BadMessage(f"{name} is not a finite number of 0 or more")
-    return float(value)
-
-
-def _integer(value: Any, name: str, signed: bool = False) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -_LIMIT * signed <= value < _LIMIT:
-        raise BadMessage(f"{name} is not an integer in range")
-    return value
-
-
-def _integers(message: dict[str, Any], name: str, most: int) -> tuple[int, ...]:
-    values = message.get(name)
-    if not isinstance(values, list) or len(values) > most:
-        raise BadMessage(f"{name} is not a list of at most {most} integers")
-    if name == "alias" and len(values) != 2:
-        raise BadMessage("alias is not a pair")
-    return tuple(_integer(value, name) for value in values)
-
-
-def _text(value: Any, most: int) -> str:
-    if not isinstance(value, str):
-        raise BadMessage("text expected")
-    return value if len(value) <= most else value[: most - 2] + " …"
 
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
@@ -303,7 +353,9 @@ _PARSERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
     "ran": _ran,
     "window": _window,
     "collected": _collected,
-    "progress": lambda message: Progress(_text(message.get("text"), 120)),
+    "progress": lambda message: Progress(fields.text(message.get("text"), 120)),
+    "profiled": _profiled,
+    "written": lambda message: Written(fields.integer(message.get("bytes"), "bytes")),
     "done": lambda _: Done(),
     "failed": _failed,
 }

@@ -13,6 +13,19 @@ DEVICES = ("auto", "sim", "cuda", "cpu")
 
 
 @dataclass(frozen=True)
+class Sanitize:
+    """What `--sanitize` was asked to do: how many orders per case, and from which seed the random ones go on;
+    `names` picks orders by name instead (a replay). trace: where the first case's first order goes. sms: how
+    many the simulated device has, None for all."""
+
+    schedules: int = 1
+    seed: int = 0
+    names: tuple[str, ...] = ()
+    trace: Path | None = None
+    sms: int | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What `eval.py` was asked to do. `cases` empty: the task's own; `timeout` None: the task's."""
 
@@ -25,4 +38,5 @@ class Options:
     timeout: float | None = None
     jobs: int | None = None
     plot: Path | None = None  # a picture of the profile
+    sanitize: Sanitize | None = None
     seed: str | None = None  # the published key of an earlier run, to draw the same seeds

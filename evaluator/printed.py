@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evaluator import fields
 from evaluator.results import RunResult
 
 KEPT_LINES = 40  # per case: the first and the last
@@ -23,7 +24,7 @@ def shown(run: RunResult) -> str:
 
 def harmless(text: str) -> str:
     """Without what would steer a terminal: control characters other than tab and newline become `?`."""
-    return "".join(c if c.isprintable() or c in "\t\n" else "?" for c in text.replace("\r\n", "\n"))
+    return fields.printable(text.replace("\r\n", "\n"))
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -6,10 +6,9 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from evaluator.report import finished_line
 from evaluator.results import CaseResult
 
 #: Without a terminal, a case that takes long is mentioned this often.
@@ -19,8 +18,8 @@ _SIGN_OF_LIFE_SECONDS = 20.0
 class PlainProgress:
     """One line per finished case, in the order in which they finish."""
 
-    def __init__(self, device: str, count: int, out: TextIO) -> None:
-        self.device, self.count, self.out = device, count, out
+    def __init__(self, line: Callable[[CaseResult], str], count: int, out: TextIO) -> None:
+        self.line, self.count, self.out = line, count, out
         self.done = 0
         self._lock = threading.Lock()
         self._stages: dict[int, tuple[CaseResult, str, float]] = {}
@@ -36,7 +35,7 @@ class PlainProgress:
         with self._lock:
             self._stages.pop(lane, None)
             self.done += 1
-            self._print(f"[{self.done}/{self.count}] {finished_line(result, self.device)}")
+            self._print(f"[{self.done}/{self.count}] {self.line(result)}", result.verdict.passed)
 
     def __enter__(self) -> PlainProgress:
         threading.Thread(target=self._live_signs, daemon=True).start()
@@ -45,7 +44,7 @@ class PlainProgress:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, good: bool = True) -> None:
         print(line, file=self.out, flush=True)
 
     def _live_signs(self) -> None:
@@ -58,8 +57,8 @@ class PlainProgress:
 class RichProgress(PlainProgress):
     """A bar for the run and a moving line for every lane."""
 
-    def __init__(self, device: str, count: int, progress: Any) -> None:
-        super().__init__(device, count, sys.stdout)
+    def __init__(self, line: Callable[[CaseResult], str], count: int, progress: Any) -> None:
+        super().__init__(line, count, sys.stdout)
         self.progress = progress
         self.total = progress.add_task("cases", total=count)
         self.lanes: dict[int, Any] = {}
@@ -77,10 +76,10 @@ class RichProgress(PlainProgress):
         if lane in self.lanes:
             self.progress.reset(self.lanes[lane], visible=False)
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, good: bool = True) -> None:
         from rich.markup import escape
 
-        colour = "green" if ": PASS" in line else "red"
+        colour = "green" if good else "red"
         self.progress.console.print(f"[{colour}]{escape(line)}[/{colour}]", highlight=False)
 
     def _live_signs(self) -> None:
@@ -95,9 +94,11 @@ class RichProgress(PlainProgress):
 
 
 @contextlib.contextmanager
-def display(device: str, count: int, out: TextIO = sys.stdout) -> Iterator[PlainProgress]:
-    """The progress display that suits `out`."""
-    chosen: PlainProgress = PlainProgress(device, count, out)
+def display(
+    line: Callable[[CaseResult], str], count: int, out: TextIO = sys.stdout
+) -> Iterator[PlainProgress]:
+    """The progress display that suits `out`; `line` is what it says of a case that is done."""
+    chosen: PlainProgress = PlainProgress(line, count, out)
     if out.isatty():
         with contextlib.suppress(ImportError):
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -108,6 +109,6 @@ def display(device: str, count: int, out: TextIO = sys.stdout) -> Iterator[Plain
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
             )
-            chosen = RichProgress(device, count, Progress(*columns, transient=True))
+            chosen = RichProgress(line, count, Progress(*columns, transient=True))
     with chosen:
         yield chosen

@@ -17,6 +17,7 @@ class Reason(str, Enum):
     NO_ENTRY = "E_NO_ENTRY"
     RAISED = "E_RAISED"
     FAULT = "E_FAULT"
+    HAZARD = "E_HAZARD"
     OUT_OF_MEMORY = "E_OUT_OF_MEMORY"
     DEVICE_ERROR = "E_DEVICE_ERROR"
     EXIT = "E_EXIT"
@@ -65,6 +66,7 @@ MEANING: dict[Reason, str] = {
     Reason.NO_ENTRY: "there is no callable custom_kernel",
     Reason.RAISED: "custom_kernel raised",
     Reason.FAULT: "the simulated GPU stopped the kernel",
+    Reason.HAZARD: "the sanitizer found a race, a hazard or a hang",
     Reason.OUT_OF_MEMORY: "custom_kernel asked for more memory than there is or than it may have",
     Reason.DEVICE_ERROR: "a kernel failed on the GPU and left it unusable for this process",
     Reason.EXIT: "the submission ended its own process",

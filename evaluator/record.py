@@ -32,6 +32,7 @@ def as_record(run: RunResult, exit_code: int) -> dict[str, Any]:
         "text_remarks": run.remarks,
         "cases": [_case(result, speed_of_light.machine_of(run.facts)) for result in run.results],
         "profiles": run.profiles,
+        **({"sanitizer": run.sanitizer} if run.sanitizer else {}),
     }
 
 
@@ -82,4 +83,6 @@ def _case(result: CaseResult, machine: speed_of_light.Machine) -> dict[str, Any]
         "lanes": result.lanes,
         "counters": result.counters(),
         "launches": list(result.launches),
+        "passed": result.verdict.passed,
+        **(result.sanitized.as_dict() if result.sanitized else {}),
     }

@@ -38,6 +38,8 @@ def finished_line(result: CaseResult, device: str) -> str:
             parts.append(f"{result.time_us:.3f} µs")
     else:
         parts.append(result.verdict.message[:200])
+    if result.sanitized:
+        parts.append(result.sanitized.line())
     if (device == "sim" and result.launches) or (device == "cpu" and "run" in result.seconds):
         parts.append(f"{_doing(device)} took {call_seconds(result):.1f} s on this CPU")
     return ", ".join(part for part in parts if part)
@@ -129,7 +131,8 @@ def defences(run: RunResult) -> str:
         "(--json lists all)"
     )
     lines += [f"    OFF {entry.name}: {entry.reason}" for entry in off]
-    lines.append(f"seeds: --seed {run.seed_key} draws them again")
+    if run.seed_key:
+        lines.append(f"seeds: --seed {run.seed_key} draws them again")
     return "\n".join(lines)
 
 

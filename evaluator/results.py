@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluator.cases import Case
 from evaluator.defences import Entry
 from evaluator.messages import Counter
 from evaluator.timing import Stats
 from evaluator.verdict import Status, Verdict
+
+if TYPE_CHECKING:
+    from evaluator.sanitizing import Outcome
 
 #: Counters that add up over launches. Everything else is shown per launch.
 _SUMMED = (
@@ -42,6 +45,7 @@ class CaseResult:
     printed: str = ""  # by the submission, while the call that was checked ran
     signals: list[str] = field(default_factory=list)  # "W_...: text", for a reader to look at
     lanes: dict[str, Any] = field(default_factory=dict)  # measurements beside the official one
+    sanitized: Outcome | None = None  # of a sanitized run
 
     @property
     def bit_exact(self) -> bool | None:
@@ -77,6 +81,8 @@ class RunResult:
     seed_key: str = ""  # published when the run is over
     remarks: list[str] = field(default_factory=list)  # of the text scan
     profiles: list[dict[str, Any]] = field(default_factory=list)  # per case, of a profile run
+    notes: list[str] = field(default_factory=list)  # where files went, and why one did not come about
+    sanitizer: dict[str, Any] | None = None  # findings of all cases, of a sanitized run
 
     @property
     def passed(self) -> bool:

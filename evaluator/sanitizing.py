@@ -1,149 +1,169 @@
-"""`eval.py --mode test --sanitize`: the cases on the simulated B200, every launch under the sanitizer.
+"""`eval.py --mode test --sanitize`: every case under several orders of events, its launches watched.
 
-A tool for the kernel's author, who trusts the submission: it runs in this process, without a judge, and one
-compilation serves all schedules of a case.
+The judge's side: values are judged as in any run, under each order; findings come from the worker as checked
+fields and are added up here.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import reference
-from b200sim.device import SimulatedDevice
-from b200sim.gpus import B200, Gpu
-from b200sim.machine.schedule import exploration
-from b200sim.sanitizer import Report, Session, Trace
-from evaluator import problem, session
+from b200sim.gpus import B200
+from b200sim.machine.schedule import exploration, schedule
+from b200sim.sanitizer import Finding, Report
+from b200sim.sanitizer.report import Explored
+from evaluator import conduct, problem
+from evaluator.arena import Arena
+from evaluator.attachment import Attachment
 from evaluator.cases import Case
-from evaluator.options import Options
-from evaluator.serving import load_submission
-from evaluator.verdict import ExitCode
+from evaluator.handle import Worker
+from evaluator.judge import Job
+from evaluator.messages import Failed, Ran, Sanitized, Written
+from evaluator.options import Sanitize
+from evaluator.results import CaseResult
+from evaluator.verdict import Status, Verdict
 
-
-@dataclass(frozen=True)
-class Asked:
-    """schedules, seed: how many schedules per case, and from which seed the random ones go on; `names` picks
-    schedules by name instead (a replay). trace: where the first case's first schedule goes."""
-
-    schedules: int = 1
-    seed: int = 0
-    names: tuple[str, ...] = ()
-    trace: Path | None = None
-    gpu: Gpu = B200
-
-    def of_case(self) -> list[str]:
-        return list(self.names) or exploration(self.schedules, self.seed)
+_TRACE_BYTES = 1 << 30
+Stage = Callable[[str], None]
 
 
 @dataclass
 class Outcome:
-    """A case: what its values were under each schedule, and what was found."""
+    """What a case came to under each order: "right", or what was wrong; and what was found."""
 
-    case: Case
-    report: Report
-    values: dict[str, str] = field(default_factory=dict)  # schedule -> "right", what is wrong, or a fault
-    seconds: float = 0.0
+    report: Report = field(default_factory=Report)
+    values: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def passed(self) -> bool:
-        return self.report.ok and all(value == "right" for value in self.values.values())
+    trace: str = ""  # where it went, or why it did not
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"values": self.values, **self.report.as_dict()}
+
+    def line(self) -> str:
+        return self.report.summary()
 
 
-def evaluate(options: Options, asked: Asked) -> ExitCode:
-    """Run, and print the report. 112 if a value is wrong or the sanitizer finds an error."""
-    if not options.submission.is_file():
-        raise session.UsageError(f"no submission at {options.submission}")
-    task = session.load_task(session.processes.ROOT / "task.yml")
-    cases = session.select(options.cases or session.default_cases(options.mode, task), options.only)
-    trace = Trace() if asked.trace else None
-    torch.set_num_threads(1)
-    with SimulatedDevice(time_limit=options.timeout or 180.0, gpu=asked.gpu) as device:
+class SanitizedCase:
+    """The work of one job: all orders of one case on one worker, which compiles once."""
+
+    def __init__(self, result: CaseResult, schedules: list[str], limit: float, trace: Path | None) -> None:
+        self.result, self.schedules, self.limit, self.trace = result, schedules, limit, trace
+        self.outcome = result.sanitized = Outcome()
+
+    def __call__(self, worker: Worker, stage: Stage) -> Verdict:
+        """The first verdict that is no pass, else what the findings say. Raises `WorkerFailure`."""
+        data = problem.generate(self.result.case, "sim")
+        truth = problem.Truth(data)
+        verdicts: dict[str, Verdict] = {}
+        for name in self.schedules:
+            stage(f"order {len(verdicts) + 1} of {len(self.schedules)}, {name}")
+            self.outcome.values[name] = "no answer"
+            verdict = self._run(worker, name, data, truth, stage)
+            verdicts[name] = verdict
+            self.outcome.values[name] = "right" if verdict.passed else verdict.message
+            if self.trace is not None and name == self.schedules[0]:
+                self._fetch_trace(worker, self.trace)
+        return self._concluded(verdicts)
+
+    def _run(self, worker: Worker, name: str, data: Any, truth: problem.Truth, stage: Stage) -> Verdict:
+        poison = problem.poison_word()
+        arena = Arena(data)
         try:
-            kernel = load_submission(options.submission.resolve()).custom_kernel
-        except Exception as error:
-            print(f"cannot load {options.submission}: {error!r}", file=sys.stderr)
-            return ExitCode.CHECK_FAILED
-        outcomes = [
-            _run(device, kernel, case, asked, trace if not i else None) for i, case in enumerate(cases)
-        ]
-    whole = _merged(outcomes)
-    print(f"\n{whole.text()}")
-    passed = all(outcome.passed for outcome in outcomes)
-    print(f"{'PASS' if passed else 'FAIL'}: {sum(o.passed for o in outcomes)} of {len(outcomes)} cases")
-    if trace is not None and asked.trace is not None:
-        trace.write(asked.trace)
-        print(f"trace: {asked.trace} (open in ui.perfetto.dev or chrome://tracing)")
-    if options.json:
-        options.json.write_text(json.dumps(_record(outcomes, whole), indent=1))
-    return ExitCode.OK if passed else ExitCode.CHECK_FAILED
+            arena.poison_outputs(poison)
+            first = name == self.schedules[0]
+            command = {
+                "do": "sanitize",
+                "schedule": name,
+                "trace": self.trace is not None and first,
+                "limit": 0.9 * self.limit,
+                "word": poison,
+            }
+            worker.printed()
+            reply = worker.request(command, self.limit, arena, lambda text: stage(f"{name} {text}"))
+            if first:
+                self.result.printed = worker.printed()
+            if not isinstance(reply, (Ran, Failed)) or reply.sanitizer is None:
+                return Verdict(Status.PROTOCOL, "the worker broke the protocol: expected `sanitizer`")
+            self.result.launches = self.result.launches or reply.launches
+            self.outcome.report.merge(read(reply.sanitizer))
+            if isinstance(reply, Failed):
+                return conduct.failed(reply)
+            alive = conduct.survivors(worker.survivors())
+            checked = problem.check(data, arena, reply, poison, "sim", truth)
+            self.result.elements = checked.elements
+            self.result.inexact = max(self.result.inexact or 0, checked.inexact or 0)
+            return alive or checked.verdict
+        finally:
+            arena.close()
+
+    def _concluded(self, verdicts: dict[str, Verdict]) -> Verdict:
+        failed = [(name, verdict) for name, verdict in verdicts.items() if not verdict.passed]
+        if failed:
+            name, verdict = failed[0]
+            under = f"under {name}" + (f" and {len(failed) - 1} more orders" if len(failed) > 1 else "")
+            return Verdict(verdict.status, f"{under}: {verdict.message}", verdict.detail, verdict.because)
+        errors = self.outcome.report.findings.errors
+        if errors:
+            return Verdict(Status.HAZARD, f"the values are right, but: {errors[0].code}: {errors[0].message}")
+        return Verdict(Status.PASS)
+
+    def _fetch_trace(self, worker: Worker, path: Path) -> None:
+        room = Attachment(_TRACE_BYTES)
+        try:
+            reply = worker.request({"do": "trace"}, self.limit, room)
+            content = room.read(reply.nbytes) if isinstance(reply, Written) else b""
+        finally:
+            room.close()
+        if isinstance(reply, Failed):
+            self.outcome.trace = f"no trace: {reply.message}"
+            return
+        try:
+            events = json.loads(content)["traceEvents"]
+        except (ValueError, RecursionError, TypeError, KeyError):
+            self.outcome.trace = "no trace: what came back is none"
+            return
+        path.write_bytes(content)
+        self.outcome.trace = (
+            f"trace: {path}, {len(events)} events (open in ui.perfetto.dev or chrome://tracing)"
+        )
 
 
-def _run(
-    device: SimulatedDevice, kernel: Callable[[Any], Any], case: Case, asked: Asked, trace: Trace | None
-) -> Outcome:
-    started = time.monotonic()
-    with device.paused():
-        inputs = reference.generate_input(**case.arguments(), device="cpu")
-        data = problem.on_device(device, inputs)
-    watched = Session(trace.observer if trace else None)
-    outcome = Outcome(case, watched.report)
-    for name in asked.of_case():
-        with device.paused():
-            for _, _, c in data[0]:
-                c.view(torch.int16).fill_(-1)  # NaN: what the kernel does not write shows
-        value = "ended by a fault"
-        with watched.on_device(device, name) as explored:
-            output = kernel(data)
-            with device.paused():
-                right, message = reference.check_implementation(data, output)
-            value = "right" if right else message.splitlines()[0]
-        outcome.values[name] = value if explored.outcome == "ran" else f"fault {explored.outcome}"
-        watched.extra = None  # a trace of one schedule is long enough
-    outcome.seconds = time.monotonic() - started
-    print(_line(outcome), flush=True)
-    return outcome
+def target(asked: Sanitize) -> str:
+    """The simulated device that workers open. Raises `ValueError` for SMs or orders that there are not."""
+    for name in asked.names:
+        schedule(name)
+    return f"sim:{B200.key}:{B200.with_sms(asked.sms or B200.sm_count).sm_count}"
 
 
-def _line(outcome: Outcome) -> str:
-    wrong = [f"{name}: {value}" for name, value in outcome.values.items() if value != "right"]
-    values = "values right" if not wrong else f"values wrong under {len(wrong)} schedules ({wrong[0]})"
-    status = "PASS" if outcome.passed else "FAIL"
-    return f"{status:5} {outcome.case.name:16} {outcome.report.summary()}; {values}; {outcome.seconds:.1f} s"
+def jobs(cases: Sequence[Case], asked: Sanitize, limit: Callable[[Case], float]) -> list[Job]:
+    """One job per case; the first leaves the trace."""
+    names = list(asked.names) or exploration(asked.schedules, asked.seed)
+    made = []
+    for index, case in enumerate(cases):
+        result, trace = CaseResult(case, index), None if index else asked.trace
+        made.append(Job(result, limit(case), work=SanitizedCase(result, names, limit(case), trace)))
+    return made
 
 
-def _merged(outcomes: list[Outcome]) -> Report:
-    whole = Report()
-    for outcome in outcomes:
-        whole.findings.merge(outcome.report.findings)
-        whole.explored += outcome.report.explored
-    return whole
+def read(told: Sanitized) -> Report:
+    """A report as a worker told it; findings whose code nobody knows are left out."""
+    report = Report(explored=[Explored(**record) for record in told.schedules])
+    for record in told.findings:
+        try:
+            report.findings.add(Finding.from_dict(record))
+        except KeyError:
+            continue
+    return report
 
 
-def _record(outcomes: list[Outcome], whole: Report) -> dict[str, Any]:
-    cases = [
-        {
-            "case": outcome.case.name,
-            "spec": outcome.case.spec,
-            "passed": outcome.passed,
-            "values": outcome.values,
-            "seconds": outcome.seconds,
-            **outcome.report.as_dict(),
-        }
-        for outcome in outcomes
-    ]
-    return {
-        "passed": all(outcome.passed for outcome in outcomes),
-        "sanitizer": whole.as_dict(),
-        "cases": cases,
-    }
-
-
-__all__ = ["Asked", "evaluate"]
+def whole(results: Sequence[CaseResult]) -> Report:
+    """The findings of all cases."""
+    merged = Report()
+    for result in results:
+        if result.sanitized is not None:
+            merged.merge(result.sanitized.report)
+    return merged

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from evaluator import failures
+from evaluator.answering import Answering
 from evaluator.channel import Channel
 from evaluator.devices import Device
 from evaluator.serving_case import Case, Message, Taken
@@ -22,11 +23,11 @@ from evaluator.watch import Watch, running_threads
 _now = time.perf_counter_ns
 
 
-class Server:
+class Server(Answering):
     """Answers commands. The device stays open, and the submission loaded, for the life of the process."""
 
     def __init__(self, channel: Channel, device: Device, submission: Path) -> None:
-        self.channel = channel
+        super().__init__(channel)
         self.submission = submission
         self.device = device
         self.stack = contextlib.ExitStack()
@@ -34,7 +35,7 @@ class Server:
         self.entry: Callable[[Any], Any] | None = None
         self.slots: dict[int, Case] = {}
         self.kept: list[tuple[Case, Any]] = []  # of the last window: what was taken, or just returned
-        self.commands: dict[str, Callable[[Message, int], Message]] = {
+        self.commands = {
             "load": self.load,
             "run": self.run,
             "hold": self.hold,
@@ -45,15 +46,7 @@ class Server:
             "drop": self.drop,
         }
         self.watch = Watch()
-
-    def serve(self) -> None:
-        """Answer one command. Raises `ChannelClosed` when the judge is gone."""
-        message, fd = self.channel.receive_with_fd()
-        self.device.progress(
-            lambda text: self.channel.send({"is": "progress", "text": text, "id": message["id"]})
-        )
-        reply = self.commands[message["do"]](message, -1 if fd is None else fd)
-        self.channel.send({**reply, "id": message["id"]})
+        device.progress(self.tell)
 
     def load(self, _: Message, __: int) -> Message:
         started = _now()

@@ -28,7 +28,7 @@ from evaluator import (
 )
 from evaluator.cases import Case, CaseError, Task, load_cases, load_task
 from evaluator.defences import Ledger
-from evaluator.judge import Judge, jobs_for
+from evaluator.judge import Job, Judge, jobs_for
 from evaluator.options import Options
 from evaluator.results import RunResult
 from evaluator.scan import scan
@@ -58,21 +58,17 @@ def evaluate(options: Options) -> RunResult:
         raise UsageError(profiles.NEEDS_MATPLOTLIB)
     task = load_task(processes.ROOT / "task.yml") if (processes.ROOT / "task.yml").exists() else None
     cases = select(options.cases or default_cases(options.mode, task), options.only)
-    device, described = facts.choose_device(options.device)
+    device, described = facts.choose_device("sim" if options.sanitize else options.device)
+    target = _sanitizer_target(options)
     timing = _timing(options.mode) if device == "cuda" else None
     seeds = Seeds.replay(options.seed) if options.seed else Seeds()
     ledger = Ledger()
     account.at_start(ledger, device, timing is not None)
-    hidden = held_out.draw(seeds, device, _HELD_OUT) if options.mode == "leaderboard" else ()
-    everything = (*cases, *hidden)
-    probes = (
-        probe_counts(everything, device, seeds) if options.mode != "profile" else dict.fromkeys(everything, 0)
-    )
-    jobs = jobs_for(
-        everything, lambda case: limit_for(case, task, device, options.timeout), timing, probes.__getitem__
-    )
-    for job in jobs[len(cases) :]:
-        job.result.held_out = True
+
+    def limit(case: Case) -> float:
+        return limit_for(case, task, device, options.timeout)
+
+    jobs = _jobs(options, cases, device, seeds, timing, limit)
     run = RunResult(
         options.mode,
         device,
@@ -83,20 +79,77 @@ def evaluate(options: Options) -> RunResult:
     started = time.monotonic()
     run.remarks = [str(remark) for remark in scan(options.submission.read_bytes())]
     lanes = 1 if device == "cuda" or options.mode == "profile" else lane_count(options.jobs, len(jobs))
-    with progress.display(device, len(jobs)) as shown, processes.sandbox(options.submission) as place:
-        judge = Judge(place, device, shown, ledger, seeds)
+    with processes.sandbox(options.submission) as place:
         try:
-            ranked = timing is not None and options.mode == "leaderboard"
-            judge.run(jobs, lanes, stop_at_first_failure=ranked)
+            with progress.display(lambda result: report.finished_line(result, device), len(jobs)) as shown:
+                judge = Judge(place, device, shown, ledger, seeds, target)
+                ranked = timing is not None and options.mode == "leaderboard"
+                judge.run(jobs, lanes, stop_at_first_failure=ranked)
+            if options.mode == "profile" and device == "sim" and not options.sanitize:
+                _profile(run, options, place, cases, limit)
         except KeyboardInterrupt:
             run.interrupted = True
         run.versions = judge.versions
         account.at_end(ledger, run, options.submission, place / "code" / "submission.py")
-    if options.mode == "profile" and device == "sim" and not run.interrupted:
-        run.profiles = profiles.gather(options.submission, cases, options.plot)
-    run.defences, run.seed_key = ledger.entries(), seeds.publish()
+    if options.sanitize:
+        _add_findings(run)
+    run.defences = ledger.entries()
+    run.seed_key = seeds.publish() if not options.sanitize else ""  # its inputs are the cases' own
     run.wall_seconds = time.monotonic() - started
     return run
+
+
+def _jobs(
+    options: Options,
+    cases: tuple[Case, ...],
+    device: str,
+    seeds: Seeds,
+    timing: measure.Timing | None,
+    limit: Callable[[Case], float],
+) -> list[Job]:
+    """The cases' jobs, those of a ranked run's hidden cases behind them."""
+    if options.sanitize:
+        from evaluator import sanitizing
+
+        return sanitizing.jobs(cases, options.sanitize, limit)
+    hidden = held_out.draw(seeds, device, _HELD_OUT) if options.mode == "leaderboard" else ()
+    everything = (*cases, *hidden)
+    probed = options.mode != "profile"
+    probes = probe_counts(everything, device, seeds) if probed else dict.fromkeys(everything, 0)
+    jobs = jobs_for(everything, limit, timing, probes.__getitem__)
+    for job in jobs[len(cases) :]:
+        job.result.held_out = True
+    return jobs
+
+
+def _sanitizer_target(options: Options) -> str:
+    """What workers open; "" for the device as it is. Raises `UsageError`."""
+    if not options.sanitize:
+        return ""
+    if options.device not in ("auto", "sim"):
+        raise UsageError(f"--sanitize watches the simulated device, not --device {options.device}")
+    from evaluator import sanitizing
+
+    try:
+        return sanitizing.target(options.sanitize)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _add_findings(run: RunResult) -> None:
+    from evaluator import sanitizing
+
+    run.sanitizer = sanitizing.whole(run.results).as_dict()
+    run.notes += [r.sanitized.trace for r in run.results if r.sanitized and r.sanitized.trace]
+
+
+def _profile(
+    run: RunResult, options: Options, place: Path, cases: tuple[Case, ...], limit: Callable[[Case], float]
+) -> None:
+    run.profiles, timelines = profiles.gather(place, cases, limit, lane_count(options.jobs, len(cases)))
+    if options.plot:
+        problem = profiles.draw(options.plot, cases, run.profiles, timelines)
+        run.notes.append(problem or f"picture: {options.plot}")
 
 
 def contest(options: Options, paths: tuple[Path, Path]) -> ExitCode:
@@ -133,12 +186,16 @@ def show(run: RunResult) -> None:
             print("\n\n".join(report.launch_report(result) for result in run.results), end="\n\n")
         for result, figures in zip(run.results, run.profiles, strict=False):  # none after an interrupt
             print(profiles.text(result.case.name, figures), end="\n\n")
+    if run.sanitizer:
+        from evaluator import sanitizing
+
+        print(sanitizing.whole(run.results).text(), end="\n\n")
     report.table(run)
     print(report.notes(run))
     failed = report.failures(run)
     if failed:
         print(f"\n{failed}")
-    for part in (printed.shown(run), report.lanes(run), report.defences(run)):
+    for part in (printed.shown(run), report.lanes(run), report.defences(run), "\n".join(run.notes)):
         if part:
             print(f"\n{part}")
     print(f"\n{report.summary(run)}", flush=True)

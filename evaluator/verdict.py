@@ -16,6 +16,7 @@ class Status(str, Enum):
     NO_ENTRY = "NO_ENTRY"  # the submission has no callable custom_kernel
     RAISED = "RAISED"  # custom_kernel raised
     FAULT = "FAULT"  # the simulated B200 stopped the kernel: an illegal or unsupported act
+    HAZARD = "HAZARD"  # the sanitizer found a race, a hazard or a hang; the values may be right
     EXITED = "EXITED"  # the submission ended its own process: sys.exit, os._exit
     TIMEOUT = "TIMEOUT"  # no answer within the limit
     CRASHED = "CRASHED"  # the process died of a signal: a segmentation fault, the out-of-memory killer
@@ -37,6 +38,7 @@ _PLAIN: dict[Status, Reason] = {
     Status.NO_ENTRY: Reason.NO_ENTRY,
     Status.RAISED: Reason.RAISED,
     Status.FAULT: Reason.FAULT,
+    Status.HAZARD: Reason.HAZARD,
     Status.EXITED: Reason.EXIT,
     Status.TIMEOUT: Reason.TIMEOUT,
     Status.CRASHED: Reason.CRASH,

@@ -12,6 +12,8 @@ It knows neither the mode nor the seed nor what is checked. It answers one comma
     collect                    describe what the last window returned
     drop    slots              forget these slots
 
+`serving_sanitized` adds commands on the simulated device; `serving_profile` has its own.
+
 Before the first answer it says `started` once: it is isolated as far as `isolation` can, its own imports are
 over, and from here on time counts. Every answer repeats the number of its command.
 
@@ -28,6 +30,7 @@ import sys
 from pathlib import Path
 
 from evaluator import isolation, kernel_calls
+from evaluator.answering import Answering
 from evaluator.channel import Channel, ChannelClosed
 
 
@@ -48,15 +51,29 @@ def main(arguments: list[str]) -> int:
     channel = Channel(socket.socket(fileno=fd))
     try:
         # Heavy imports come after the signal handlers, so that even they can be diagnosed.
-        from evaluator.devices import open_device
-        from evaluator.serving import Server
-
-        server = Server(channel, open_device(device_name, processes), submission)
+        server = open_server(channel, device_name, processes, submission)
         channel.send({"is": "started", "id": 0, "isolation": isolated})
         while True:
             server.serve()
     except ChannelClosed:
         return 0
+
+
+def open_server(channel: Channel, device_name: str, processes: int, submission: Path) -> Answering:
+    """Who answers on this device: calls of custom_kernel, sanitized ones too on "sim", or profiles."""
+    if device_name == "profile":
+        from evaluator.serving_profile import ProfileServer
+
+        return ProfileServer(channel, submission)
+    from evaluator.devices import open_device
+    from evaluator.serving import Server
+
+    server = Server(channel, open_device(device_name, processes), submission)
+    if device_name.startswith("sim"):
+        from evaluator.serving_sanitized import Sanitizing
+
+        server.commands |= Sanitizing(server).commands
+    return server
 
 
 if __name__ == "__main__":

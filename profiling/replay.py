@@ -9,7 +9,9 @@ refresh, clock changes, write-back of what was in L2 before.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from profiling import rates
 from profiling.trace import ClusterTrace, Load, Multiply, Phase, WarpKey
@@ -31,6 +33,9 @@ class Span:
     end: float
     label: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
 
 @dataclass
 class Timeline:
@@ -48,6 +53,16 @@ class Timeline:
     prefetches: list[tuple[float, float, int]] = field(default_factory=list)
     flights: dict[int, list[tuple[float, float, int]]] = field(default_factory=lambda: defaultdict(list))
     waits: dict[str, dict[WarpKey, list[float]]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a picture shows."""
+        spans = {"tiles": self.tiles, "stores": self.stores}
+        return {"sms": self.sms} | {name: [s.as_dict() for s in found] for name, found in spans.items()}
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Timeline:
+        tiles, stores = ([Span(**span) for span in record[name]] for name in ("tiles", "stores"))
+        return Timeline(tuple(record["sms"]), tiles=tiles, stores=stores)
 
 
 def roles(trace: ClusterTrace) -> dict[WarpKey, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,16 +21,20 @@ from profiling.replay import Timeline
 from profiling.summary import summarize
 from profiling.trace import Recorder
 
+Sizes = Sequence[tuple[int, int, int]]  # M, N, K of each group
+
 ATOM_ROWS, ATOM_BYTES, ATOM_K = 128, 512, 64  # a scale atom: 128 rows x 64 of K
 
 
 class _Device(SimulatedDevice):
     """Keeps what was launched, and an observer per launch."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self.recorders: list[Recorder] = []
         self.texts: list[str] = []
-        super().__init__(observer=self._recorder)
+        super().__init__(
+            observer=self._recorder, progress=lambda done, of: tell(f"({done} of {of} clusters)")
+        )
 
     def _recorder(self) -> Recorder:
         self.recorders.append(Recorder())
@@ -41,14 +45,16 @@ class _Device(SimulatedDevice):
         super()._launch(launch)
 
 
-def profile(submission: Path, sizes: Sequence[tuple[int, int, int]]) -> tuple[dict[str, Any], list[Timeline]]:
-    """Figures of custom_kernel(sizes = (M, N, K) of each group), and the timelines of its last launch.
+def profile(
+    submission: Path, sizes: Sizes, tell: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Any], list[Timeline]]:
+    """Figures of one call of custom_kernel, and the timelines of its last launch; `tell` hears how far it is.
 
     The values are zeros and the products are not computed: no figure depends on them.
     Raises whatever the submission raises, and `Fault` for an illegal act of its kernel.
     """
     data = inputs(sizes)
-    device = _Device()
+    device = _Device(tell)
     with _without_arithmetic(), device:
         module = load(submission)
         with device.paused():
@@ -60,8 +66,12 @@ def profile(submission: Path, sizes: Sequence[tuple[int, int, int]]) -> tuple[di
         summary, timelines = summarize(device.recorders[-1])
         figures |= summary
         figures["binary"] = binary.describe(device.texts[-1])
-    figures["host_us"] = host.measure(lambda: load(submission), data)
     return figures, timelines
+
+
+def host_times(submission: Path, sizes: Sizes) -> dict[str, float]:
+    """Host time of one call, see `host.measure`. Worth something only while the machine does nothing else."""
+    return host.measure(lambda: load(submission), inputs(sizes))
 
 
 def load(path: Path) -> ModuleType:
@@ -74,7 +84,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def inputs(sizes: Sequence[tuple[int, int, int]]) -> tuple[Any, ...]:
+def inputs(sizes: Sizes) -> tuple[Any, ...]:
     """The arguments of custom_kernel, all zero; the scales that it does not read in plain layout are None."""
     abc = [(_values(m, k), _values(n, k), _matrix(m, n, torch.float16)) for m, n, k in sizes]
     scales = [(_scales(m, k), _scales(n, k)) for m, n, k in sizes]

@@ -19,7 +19,8 @@ def report(name: str, figures: dict[str, Any]) -> str:
     if "launch" in figures:
         for section in (_launch, _schedule, _traffic, _work, _memory, _binary, _bounds, _model):
             lines += section(figures)
-    lines += _host(figures["host_us"])
+    if "host_us" in figures:
+        lines += _host(figures["host_us"])
     return "\n".join(lines)
 
 

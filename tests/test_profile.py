@@ -12,7 +12,7 @@ import pytest
 
 from profiling import binary, rates, text
 from profiling.replay import Replay, peak_bytes, steady_bytes
-from profiling.run import profile
+from profiling.run import host_times, profile
 from profiling.summary import kind_of
 from profiling.trace import ClusterTrace, Event, Load, Multiply
 
@@ -23,7 +23,7 @@ SIZES = [(200, 512, 320), (40, 264, 64)]  # an M and a K tail; 2 + 2 tiles of 25
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    return profile(SUBMISSION, SIZES)[0]
+    return {**profile(SUBMISSION, SIZES)[0], "host_us": host_times(SUBMISSION, SIZES)}
 
 
 # -- counts of the run ------------------------------------------------------------------------------------

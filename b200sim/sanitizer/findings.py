@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from b200sim.sanitizer.codes import ERROR, HAZARDS, Hazard
@@ -106,7 +106,7 @@ class Findings:
 
     def merge(self, other: Findings) -> None:
         for finding in other._by_key.values():
-            self.add(finding)
+            self.add(replace(finding, ctas=set(finding.ctas)))  # counts of `other` stay its own
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(

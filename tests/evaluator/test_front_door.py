@@ -150,12 +150,13 @@ def test_official_refusals(tmp_path: Path, mode: str, cases: str, code: int) -> 
     assert "check" not in keys
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [["--device", "cpu"], pytest.param(["--sanitize"], marks=pytest.mark.heavy)])
+def test_an_interrupt_leaves_nothing(tmp_path: Path, how: list[str]) -> None:
     submission = tmp_path / "mine.py"
     submission.write_text(MISBEHAVING.replace("while True:\n        pass", "os.system('sleep 876543')"))
     cases = tmp_path / "cases.txt"
     cases.write_text(case_line("hangs") + "\n" + case_line("right") + "\n")
-    command = [sys.executable, str(ROOT / "eval.py"), "--mode", "test", "--device", "cpu"]
+    command = [sys.executable, str(ROOT / "eval.py"), "--mode", "test", *how]
     command += ["--submission", str(submission), "--cases", str(cases), "--json", str(tmp_path / "out.json")]
     place = tmp_path / "tmp"
     place.mkdir()
