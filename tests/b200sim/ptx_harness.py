@@ -16,6 +16,7 @@ import numpy as np
 from b200sim.global_memory import GlobalMemory
 from b200sim.machine.grid import Grid
 from b200sim.machine.schedule import Schedule
+from b200sim.machine.warpgroup import InFlight
 from b200sim.ptx.parser import parse
 from b200sim.ptx.program import Program
 
@@ -24,11 +25,11 @@ OLD = {1: 0, 8: 0x5A, 16: 0xA5A5, 32: 0xA5A5A5A5, 64: 0xA5A5A5A5_5A5A5A5A}  # a 
 Values = int | Sequence[int]
 
 
-def module(body: str, pointers: int = 0, shared: str = "") -> str:
+def module(body: str, pointers: int = 0, shared: str = "", target: str = "sm_100a") -> str:
     """A PTX module with one entry `kernel` and `pointers` parameters `p0`, `p1`, ... of type .u64."""
     parameters = ",\n".join(f"  .param .u64 p{i}" for i in range(pointers))
     return (
-        f".version 8.8\n.target sm_100a\n.address_size 64\n\n{shared}\n"
+        f".version 8.8\n.target {target}\n.address_size 64\n\n{shared}\n"
         f".visible .entry kernel(\n{parameters}\n)\n.reqntid 32, 1, 1\n{{\n{body}\n}}\n"
     )
 
@@ -55,7 +56,7 @@ def _checked(operation: Callable, text: str, slots: list[int], bits: list[int]) 
 
 
 def check_form(value: object, bits: int, text: str) -> None:
-    if value is None:
+    if value is None or isinstance(value, InFlight):
         return
     if type(value) is int:
         limit = 32 if bits == 1 else bits
@@ -114,10 +115,12 @@ def make_grid(
     return launch
 
 
-def run_kernel(body: str, arrays: Sequence[np.ndarray] = (), *, shared: str = "", **launch) -> Grid:
+def run_kernel(
+    body: str, arrays: Sequence[np.ndarray] = (), *, shared: str = "", target: str = "sm_100a", **launch
+) -> Grid:
     """Run a kernel body; parameter i is `[p<i>]`, the address of array i."""
     count = len(arrays) + len(launch.get("scalars", ()))
-    machine = make_grid(module(body, count, shared), arrays, **launch)
+    machine = make_grid(module(body, count, shared, target), arrays, **launch)
     machine.run()
     return machine
 

@@ -102,7 +102,7 @@ def block_scaled(
     return toward_zero_bits(aligned_sum(terms, 35))
 
 
-def dense(a: list[Term], b: list[Term], c: Term) -> Fraction:
+def dense(a: list[Term], b: list[Term], c: Term, fraction_bits: int = 25) -> Fraction:
     """The exact value before the last rounding of one output of an unscaled instruction."""
     products = [(sa * sb, ea + eb) for (sa, ea), (sb, eb) in zip(a, b, strict=True)]
-    return aligned_sum([c, *products], 25)
+    return aligned_sum([c, *products], fraction_bits)
