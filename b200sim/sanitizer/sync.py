@@ -45,9 +45,10 @@ class SyncEvents(ThreadEvents, Base):
     ) -> None:
         state, ws = self.of(warp)
         target = state.barriers[barrier]
-        self.check_use(state, ws, ins, target, asynchronous=False)
+        self.check_use(state, ws, ins, target)
         if nbytes:
-            self._several_lanes(ws, ins, ("expect", barrier, nbytes))
+            if arrivals and barrier.expected == 1:
+                self._several_lanes(ws, ins, ("expect", barrier, nbytes))
             target.bytes.append(f"{nbytes:+} by {warp.name} (expect_tx, PTX line {ins.line})")
         if not arrivals:
             return
@@ -132,7 +133,7 @@ class SyncEvents(ThreadEvents, Base):
     def mbarrier_passed(self, warp: Warp, ins: Instruction, barrier: MBarrier, phase: int) -> None:
         state, ws = self.of(warp)
         target = state.barriers[barrier]
-        self.check_use(state, ws, ins, target, asynchronous=False)
+        self.check_use(state, ws, ins, target)
         target.settle(state.agents)
         last = ws.observed.get(barrier)
         if last is not None and phase - last >= 2 and ins.has("parity"):
@@ -159,16 +160,9 @@ class SyncEvents(ThreadEvents, Base):
         only[EXECUTION] = knowledge[EXECUTION]
         ws.synchronise(only)
 
-    def check_use(
-        self,
-        state: ClusterState,
-        ws: WarpState,
-        ins: Instruction,
-        target: BarrierState,
-        *,
-        asynchronous: bool,
-    ) -> None:
-        """PTX ISA 9.7.13.15.3, 9.7.13.4: the object must be initialised for who uses it."""
+    def check_use(self, state: ClusterState, ws: WarpState, ins: Instruction, target: BarrierState) -> None:
+        """The object must be initialised for who uses it (PTX ISA 9.7.13.15.3, 9.7.13.4). Asynchronous work
+        uses its mbarrier through the generic proxy too (9.7.9.27.1.2, 9.7.16.12.1)."""
         init = target.init
         if init is None or init.slot == ws.slot:
             return
@@ -185,18 +179,17 @@ class SyncEvents(ThreadEvents, Base):
                 second=use,
                 edge=f"a barrier between {init.who} and {ws.warp.name} after the initialisation",
             )
-        elif target.cta is not ws.warp.cta and not target.init_fenced:  # noqa: SIM102
-            if asynchronous or now[MEMORY, init.slot] < init.clock:
-                use = self.access(
-                    "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
-                )
-                self.report(
-                    "mbarrier_init_not_fenced",
-                    f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its init was not fenced",
-                    first=init,
-                    second=use,
-                    edge=f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier",
-                )
+        elif target.cta is not ws.warp.cta and not target.init_fenced and now[MEMORY, init.slot] < init.clock:
+            use = self.access(
+                "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
+            )
+            self.report(
+                "mbarrier_init_not_fenced",
+                f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its init was not fenced",
+                first=init,
+                second=use,
+                edge=f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier",
+            )
 
     # -- barriers of the CTA and the cluster ----------------------------------------------------------
 

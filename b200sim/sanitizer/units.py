@@ -79,7 +79,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         numbers: dict[int, tuple[BarrierState, int]] = {}
         for barrier in found:
             if barrier is not None and id(barrier) not in numbers:
-                self.check_use(state, ws, operation.ins, barrier, asynchronous=True)
+                self.check_use(state, ws, operation.ins, barrier)
                 barrier.loads += 1
                 numbers[id(barrier)] = barrier, barrier.loads
         self.pending[operation] = _executed(state, ws.now), tuple(numbers.values())
@@ -235,7 +235,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         given = state.agents.knowing(ws.now, pipe.slot, pipe.issued)
         targets = [found for found in (self.target(state, t) for t in detail.targets) if found is not None]
         for target in targets:
-            self.check_use(state, ws, ins, target, asynchronous=True)
+            self.check_use(state, ws, ins, target)
             target.arrivers["commit", ins.line] = f"{ws.warp.name} lane {operation.thread}"
             if target.cta is not ws.warp.cta:
                 access = self.access(

@@ -129,6 +129,47 @@ def test_a_copy_after_a_generic_read_needs_order_only() -> None:
     assert two_warps(first, "bar.sync 1, 64;\n" + WAIT + LANDED) >= {"load_not_awaited"}
 
 
+LANES = """shl.b32 %t4, %tid, 4; cvt.u64.u32 %d5, %t4; and.b64 %d5, %d5, 496; add.s64 %d5, %d5, %a;
+add.s32 %t4, %t4, %smem;
+"""
+LANES_COPY = COPY.removeprefix("@%one ").replace("[%smem+2048], [%a]", "[%t4+2048], [%d5]")
+
+
+@pytest.mark.parametrize(("count", "codes"), [(32, set()), (1, {"issued_by_many_lanes"})])
+def test_each_lane_may_expect_and_copy_its_own_bytes(count: int, codes: set[str]) -> None:
+    """A barrier for 32 arrivals, on which each lane arrives with expect_tx; one for a single arrival."""
+    body = f"""{START.split("setp.ne.u32 %p, %warp")[0].replace("b64 [%smem], 1;", f"b64 [%smem], {count};")}
+{LANES}{EXPECT.removeprefix("@%one ")}
+{LANES_COPY}
+{WAIT}
+ld.shared.v4.b32 {{%t10, %t11, %t12, %t13}}, [%t4+2048];"""
+    assert found(body, warps=1) & {"issued_by_many_lanes", "expect_tx_mismatch"} == codes
+
+
+@pytest.mark.parametrize(
+    ("init", "meet", "codes"),
+    [
+        ("", MEET, set()),
+        ("", "barrier.cluster.arrive.relaxed; barrier.cluster.wait;", {"mbarrier_init_not_fenced"}),
+        (FENCE, "barrier.cluster.arrive.relaxed; barrier.cluster.wait;", set()),
+    ],
+    ids=["release", "relaxed", "fenced"],
+)
+def test_copies_signal_an_mbarrier_of_another_cta(init: str, meet: str, codes: set[str]) -> None:
+    """The copy uses the mbarrier through the generic proxy: memory order is enough."""
+    body = f"""ld.param.u64 %a, [p0];
+setp.ne.u32 %p, %tid, 0; @%p bra READY;
+mbarrier.init.shared.b64 [%smem], 1; {init}
+READY: {meet}
+{EXPECT}
+xor.b32 %t6, %rank, 1; mapa.shared::cluster.u32 %t7, %smem, %t6; add.s32 %t8, %t7, 2048;
+{COPY.replace("[%smem+2048]", "[%t8]").replace("[%smem]", "[%t7]")}
+{WAIT}
+{LANDED}
+{MEET}"""
+    assert found(body, warps=1, **CLUSTER) == codes
+
+
 STORE = "@%one cp.async.bulk.global.shared::cta.bulk_group [%a], [%smem+1024], 256;\n"
 STORES = (
     "".join(f"st.shared.b32 [%t4+{1024 + 128 * i}], %tid;\n" for i in range(4))
