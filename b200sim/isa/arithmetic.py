@@ -202,6 +202,32 @@ def divide(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
+@instruction("dp4a", "dp2a")
+def dot_product(ins: Instruction, binder: Binder) -> Operation:
+    """dp4a.ATYPE.BTYPE d, a, b, c: c plus four products of bytes. dp2a.{lo,hi}: c plus the products of the
+    two 16-bit numbers of a and the lower or upper two bytes of b."""
+    check_modifiers(ins, "lo", "hi", "u32", "s32")
+    sign_a, sign_b = (kind == "s32" for kind in ins.modifiers[-2:])
+    four = ins.opcode == "dp4a"
+    count, width, first = (4, 8, 0) if four else (2, 16, 2 * ins.has("hi"))
+    d = binder.write(ins.operands[0])
+    sources = [binder.source(operand, 32) for operand in ins.operands[1:4]]
+
+    def one(a: int, b: int, c: int) -> int:
+        total = c
+        for i in range(count):
+            x, y = a >> width * i & width_mask(width), b >> 8 * (first + i) & 0xFF
+            total += (signed(x, width) if sign_a else x) * (signed(y, 8) if sign_b else y)
+        return total & 0xFFFFFFFF
+
+    compute = per_lane(one, 32)
+
+    def operation(warp: Warp) -> None:
+        warp.put(d, compute(*(warp.regs[slot] for slot in sources)))
+
+    return operation
+
+
 @instruction("min", "max")
 def minimum_maximum(ins: Instruction, binder: Binder) -> Operation:
     if is_float(ins):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from b200sim.faults import Unsupported
-from b200sim.isa.floating import canonical_nan, flush
-from b200sim.isa.formats import half_codes, narrow_float
+from b200sim.isa.convert_packed import HALVES, narrow_pair, pack, widen_pair
+from b200sim.isa.floating import canonical_nan, clamped, flush
+from b200sim.isa.formats import narrow_float
 from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FLOAT, SIGNED, UNSIGNED, Value, floats, from_lanes, signed, width_mask
+from b200sim.isa.rounding import DIRECTIONS, brain_codes, from_integers, narrowed
+from b200sim.isa.values import FLOAT, SIGNED, UNSIGNED, Value, floats, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import TYPE_BITS, Instruction
 
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 INTEGERS = ("u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64")
+FLOATS = ("f16", "bf16", "f32", "f64")
 ROUND_TO_INTEGER = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
 @instruction("cvt.pack")
 def convert_pack(ins: Instruction, binder: Binder) -> Operation:
-    raise Unsupported("cvt.pack")
+    return pack(ins, binder)
 
 
 @instruction("cvt")
@@ -31,10 +36,15 @@ def convert(ins: Instruction, binder: Binder) -> Operation:
     """cvt[.round][.ftz][.sat].DST.SRC"""
     to, source = ins.modifiers[-2:]
     if source.endswith("x2"):
-        return _widen_pair(ins, binder, to, source)
+        return (narrow_pair if to not in HALVES else widen_pair)(ins, binder, to, source)
     if to.endswith(("x2", "x4")):
-        return _narrow_pair(ins, binder, to, source)
-    check_modifiers(ins, "rn", *ROUND_TO_INTEGER, "ftz", "sat", *TYPE_BITS)
+        return narrow_pair(ins, binder, to, source)
+    if to == "tf32":
+        return _to_tf32(ins, binder)
+    check_modifiers(ins, *DIRECTIONS, *ROUND_TO_INTEGER, "ftz", "sat", "satfinite", "relu", to, source)
+    for kind in (to, source):
+        if kind not in (*INTEGERS, *FLOATS):
+            raise Unsupported(f"{ins.mnemonic}: .{kind}")
     if to in INTEGERS and source in INTEGERS:
         return _between_integers(ins, binder, to, source)
     if to in INTEGERS:
@@ -50,7 +60,7 @@ def _integer_range(kind: str) -> tuple[int, int]:
 def _between_integers(ins: Instruction, binder: Binder, to: str, source: str) -> Operation:
     """Truncation or extension; a destination wider than its type is extended as the type says."""
     if ins.has("sat"):
-        raise Unsupported(f"{ins.mnemonic}: .sat")
+        return _saturated(ins, binder, to, source)
     to_bits, from_bits = TYPE_BITS[to], TYPE_BITS[source]
     d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], from_bits)
     register = binder.bits[d]
@@ -71,6 +81,26 @@ def _between_integers(ins: Instruction, binder: Binder, to: str, source: str) ->
         if to_bits != register:
             wide = (wide.view(SIGNED[to_bits]) if to[0] == "s" else wide).astype(UNSIGNED[register])
         warp.put(d, wide)
+
+    return operation
+
+
+def _saturated(ins: Instruction, binder: Binder, to: str, source: str) -> Operation:
+    """cvt.sat between integers: clamped to the destination's range."""
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], TYPE_BITS[source])
+    low, high = _integer_range(to)
+    from_bits, register = TYPE_BITS[source], binder.bits[d]
+
+    def one(value: int) -> int:
+        number = value & width_mask(from_bits)
+        if source[0] == "s":
+            number = signed(number, from_bits)
+        return min(max(number, low), high) & width_mask(register)
+
+    compute = per_lane(one, register)
+
+    def operation(warp: Warp) -> None:
+        warp.put(d, compute(warp.regs[a]))
 
     return operation
 
@@ -100,16 +130,14 @@ def _to_integer(ins: Instruction, binder: Binder, to: str, source: str) -> Opera
 
 
 def _to_float(ins: Instruction, binder: Binder, to: str, source: str) -> Operation:
-    """From an integer or another float format, rounded to nearest even."""
+    """From an integer or another float format, with one rounding."""
     d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], TYPE_BITS[source])
     mode = next((ROUND_TO_INTEGER[word] for word in ins.modifiers if word in ROUND_TO_INTEGER), None)
-    ftz, saturate = ins.has("ftz"), ins.has("sat")
-    if to == "bf16" and source not in ("f32", "f16", "bf16"):
-        raise Unsupported(f"{ins.mnemonic} (it would be rounded twice)")
-    if to == "f16" and source in ("u64", "s64"):
-        raise Unsupported(f"{ins.mnemonic} (it would be rounded twice)")
-    narrow = narrow_float(to, False)[0] if to in ("f16", "bf16") else None
-    keep_nan = to == "f32" and source in ("bf16", "f64") and not ftz  # as an H200 does, payload and sign
+    direction = next((word for word in ins.modifiers if word in DIRECTIONS), "rn")
+    ftz, saturate, relu = ins.has("ftz"), ins.has("sat"), ins.has("relu")
+    if (relu or ins.has("satfinite")) and (to not in ("f16", "bf16") or source != "f32"):
+        raise Unsupported(ins.mnemonic)
+    finish = _rounding(to, source, direction, ins.has("satfinite"), ftz)
 
     def operation(warp: Warp) -> None:
         numbers = _numbers(warp.regs[a], source)
@@ -117,17 +145,57 @@ def _to_float(ins: Instruction, binder: Binder, to: str, source: str) -> Operati
             numbers = flush(numbers)
         if mode is not None:
             numbers = mode(numbers)
-        if saturate:
-            numbers = np.clip(np.where(np.isnan(numbers), 0, numbers), 0, 1).astype(numbers.dtype) + 0
-        if narrow is not None:
-            codes = narrow(numbers)
-            warp.put(d, int(codes[0]) if codes.size == 1 else codes)
-            return
+        if saturate or relu:
+            numbers = clamped(numbers, saturate, relu)
+        codes = finish(numbers)
+        warp.put(d, int(codes[0]) if codes.size == 1 else codes)
+
+    return operation
+
+
+def _rounding(
+    to: str, source: str, direction: str, satfinite: bool, ftz: bool
+) -> Callable[[Any], NDArray[np.unsignedinteger]]:
+    """From numbers of `source` to patterns of `to`."""
+    if source in INTEGERS and (direction != "rn" or to == "bf16" or source[1:] == "64"):
+        return lambda numbers: from_integers(numbers, to, direction)
+    if to == "bf16" and (source == "f64" or direction not in ("rn", "rz")):
+        return lambda numbers: brain_codes(numbers.astype(np.float64), direction)
+    if source in ("f32", "f16", "bf16") and to in ("f16", "bf16") and direction in ("rn", "rz"):
+        return narrow_float(to, satfinite, direction)[0]
+    dtype = FLOAT[TYPE_BITS[to]]
+    keep_nan = to == "f32" and source in ("bf16", "f64") and not ftz  # as an H200 does, payload and sign
+
+    def finish(numbers: Any) -> NDArray[np.unsignedinteger]:
         with np.errstate(over="ignore"):
-            result = numbers.astype(FLOAT[TYPE_BITS[to]])
+            if direction == "rn":
+                result = numbers.astype(dtype)
+            else:
+                result = narrowed(numbers.astype(np.float64), dtype, direction)
         if ftz and to == "f32":
             result = flush(result)
-        warp.put(d, from_lanes(result if keep_nan else canonical_nan(result), TYPE_BITS[to]))
+        result = result if keep_nan else canonical_nan(result)
+        return np.ascontiguousarray(result).view(UNSIGNED[TYPE_BITS[to]])  # type: ignore[no-any-return]
+
+    return finish
+
+
+def _to_tf32(ins: Instruction, binder: Binder) -> Operation:
+    """cvt.{rna, rn, rz}[.relu][.satfinite].tf32.f32: fp32 whose mantissa ends after 10 bits; .rna rounds
+    halfway cases away from zero."""
+    check_modifiers(ins, "rna", "rn", "rz", "relu", "satfinite", "tf32", "f32")
+    direction, saturate = ins.modifiers[0], ins.has("satfinite")
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], 32)
+
+    def operation(warp: Warp) -> None:
+        numbers = clamped(floats(warp.regs[a], 32), False, ins.has("relu"))
+        word = np.ascontiguousarray(numbers).view(np.uint32)
+        up = {"rna": np.uint32(0x1000), "rn": np.uint32(0xFFF) + (word >> 13 & 1), "rz": np.uint32(0)}
+        codes = (word + up[direction]) & np.uint32(0xFFFFE000)
+        if saturate:
+            codes = np.where(codes & 0x7FFFFFFF == 0x7F800000, codes - np.uint32(0x2000), codes)
+        codes = np.where(np.isnan(numbers), np.uint32(0x7FFFFFFF), codes)
+        warp.put(d, int(codes[0]) if codes.size == 1 else codes)
 
     return operation
 
@@ -147,48 +215,3 @@ def _numbers(value: Value, kind: str) -> Any:
         )
     lanes = value.astype(UNSIGNED[bits])  # type: ignore[union-attr]
     return lanes.view(SIGNED[bits]) if kind[0] == "s" else lanes
-
-
-def _narrow_pair(ins: Instruction, binder: Binder, to: str, source: str) -> Operation:
-    """cvt.rn[.satfinite][.relu].FMTx2.f32 d, a, b: a to the upper half, b to the lower."""
-    check_modifiers(ins, "rn", "satfinite", "relu", "f32", to)
-    if source != "f32" or len(ins.operands) != 3 or not ins.has("rn"):
-        raise Unsupported(ins.mnemonic)
-    relu = ins.has("relu")
-    convert_lanes, width = narrow_float(to[:-2], ins.has("satfinite"))
-    d = binder.write(ins.operands[0])
-    a, b = (binder.source(operand, 32) for operand in ins.operands[1:])
-    dtype = UNSIGNED[binder.bits[d]]
-
-    def operation(warp: Warp) -> None:
-        regs = warp.regs
-        x, y = floats(regs[a], 32), floats(regs[b], 32)
-        if relu:
-            x, y = np.where(x <= 0, np.float32(0), x), np.where(y <= 0, np.float32(0), y)
-        if x.size == y.size:
-            low, high = convert_lanes(np.array((y, x))).astype(dtype)
-        else:
-            low, high = convert_lanes(y).astype(dtype), convert_lanes(x).astype(dtype)
-        packed = (high << dtype.type(width)) | low
-        warp.put(d, int(packed[0]) if packed.size == 1 else packed)
-
-    return operation
-
-
-def _widen_pair(ins: Instruction, binder: Binder, to: str, source: str) -> Operation:
-    """cvt.rn[.relu].f16x2.FMTx2 d, a: both numbers of a small format, exactly."""
-    check_modifiers(ins, "rn", to, source)
-    if to != "f16x2" or source not in ("e4m3x2", "e5m2x2", "e2m1x2", "e2m3x2", "e3m2x2"):
-        raise Unsupported(ins.mnemonic)
-    table, width = half_codes(source[:-2])
-    d, a = binder.write(ins.operands[0]), binder.read(ins.operands[1])
-    ones = width_mask(width)
-
-    def operation(warp: Warp) -> None:
-        codes = np.atleast_1d(np.asarray(warp.regs[a], np.uint32))
-        shift = 4 if width == 4 else 8
-        low, high = table[codes & ones], table[codes >> shift & ones]
-        packed = high.astype(np.uint32) << np.uint32(16) | low
-        warp.put(d, int(packed[0]) if packed.size == 1 else packed)
-
-    return operation

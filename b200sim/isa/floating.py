@@ -44,12 +44,12 @@ def _extreme(choose: Callable[[Lanes, Lanes], Lanes], prefer_negative: bool) -> 
     return compute
 
 
-def _minimum_maximum(ins: Instruction) -> Callable[..., Lanes]:
-    """Of two or three numbers. A NaN loses against a number, with .NaN it wins; .abs compares magnitudes,
-    and .xorsign.abs gives the result the product of the signs."""
-    keeps_nan, magnitudes, xorsign = ins.has("NaN"), ins.has("abs"), ins.has("xorsign")
-    smallest = ins.opcode == "min"
-    if smallest:
+def minimum_maximum(
+    name: str, keeps_nan: bool, magnitudes: bool, xorsign: bool = False
+) -> Callable[..., Lanes]:
+    """min or max of arrays, element by element. A NaN loses against a number, or wins if `keeps_nan`;
+    `magnitudes` are compared without signs, with `xorsign` the result gets the product of the signs."""
+    if name == "min":
         choose = _extreme(np.minimum if keeps_nan else np.fmin, True)
     else:
         choose = _extreme(np.maximum if keeps_nan else np.fmax, False)
@@ -103,7 +103,7 @@ def _sum(opcode: str, compute: Callable[[Lanes, Lanes, Lanes], Lanes]) -> Callab
 def _function(ins: Instruction, kind: str) -> Callable[..., Lanes]:
     """The instruction on arrays of fp16, fp32 or fp64."""
     if ins.opcode in ("min", "max"):
-        return _minimum_maximum(ins)
+        return minimum_maximum(ins.opcode, ins.has("NaN"), ins.has("abs"), ins.has("xorsign"))
     direction = next((word for word in ins.modifiers if word in rounding.DIRECTIONS), "rn")
     if ins.opcode in _FUNCTIONS and direction == "rn":
         return _FUNCTIONS[ins.opcode]

@@ -8,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Unsupported
+from b200sim.isa.rounding import narrowed
 
 Lanes = NDArray[np.float32]
 Codes = NDArray[np.unsignedinteger]
 
 
-def narrow_float(name: str, saturate: bool) -> tuple[Callable[[Lanes], Codes], int]:
-    """The function from fp32 lanes to codes of format `name`, round to nearest even, and its width in bits.
+def narrow_float(name: str, saturate: bool, rounding: str = "rn") -> tuple[Callable[[Lanes], Codes], int]:
+    """The function from fp32 lanes to codes of format `name`, to nearest even or toward zero (`rz`, of f16
+    and bf16 alone), and its width in bits.
 
     f16 and bf16 overflow to infinity unless `saturate`; the 8- and 4-bit formats have no infinity and
     always saturate. NaN becomes the format's NaN, or +6 for e2m1, which has none.
     """
+    if rounding == "rz":
+        return (lambda x: _truncated(x, name, saturate)), 16
     if name == "f16":
         return (lambda x: _half(x, saturate)), 16
     if name == "bf16":
@@ -38,6 +42,31 @@ def half_codes(name: str) -> tuple[NDArray[np.uint16], int]:
         magnitudes[len(table.values)] = np.inf
     codes = _half(np.concatenate([magnitudes, -magnitudes]).astype(np.float32), False)
     return codes.astype(np.uint16), table.sign_bit.bit_length()
+
+
+def scale_codes(x: Lanes, up: bool, saturate: bool) -> Codes:
+    """ue8m0: the exponent of |x|, rounded up to a power of two or down; 0 stands for 2^-127 and all below,
+    255 for NaN and, unless `saturate`, for what is too large (cuda_fp8.hpp, __nv_cvt_float_to_e8m0)."""
+    word = np.ascontiguousarray(x).view(np.uint32) & np.uint32(0x7FFFFFFF)
+    exponent = word >> np.uint32(23)
+    if up:
+        above = (word & np.uint32(0x7FFFFF) != 0) & (word > 0x00400000) & (word < 0x7F800000)
+        exponent = exponent + above
+    if saturate:
+        exponent = np.where((exponent == 255) & ~np.isnan(x), np.uint32(254), exponent)
+    return exponent.astype(np.uint8)
+
+
+def _truncated(x: Lanes, name: str, saturate: bool) -> Codes:
+    """fp32 to f16 or bf16 toward zero: finite numbers stay finite."""
+    if name == "f16":
+        codes = np.ascontiguousarray(narrowed(x.astype(np.float64), np.float16, "rz")).view(np.uint16)
+        infinity = 0x7C00
+    else:
+        codes, infinity = (np.ascontiguousarray(x).view(np.uint32) >> 16).astype(np.uint16), 0x7F80
+    if saturate:
+        codes = np.where(codes & 0x7FFF == infinity, codes - np.uint16(1), codes)
+    return np.where(np.isnan(x), np.uint16(0x7FFF), codes)
 
 
 def _half(x: Lanes, saturate: bool) -> Codes:

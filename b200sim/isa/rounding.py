@@ -46,15 +46,40 @@ def narrowed(exact: Doubles, dtype: Any, direction: str) -> Any:
     return np.where(step_down, lower, np.where(step_up, upper, near))
 
 
-def brain_codes(exact: Doubles) -> NDArray[np.uint16]:
-    """A double, exact or rounded to odd, to bf16 patterns, to nearest even; NaN is 0x7FFF."""
+def brain_codes(exact: Doubles, direction: str = "rn") -> NDArray[np.uint16]:
+    """A double, exact or rounded to odd, to bf16 patterns; NaN is 0x7FFF."""
     with np.errstate(over="ignore"):
         near = exact.astype(np.float32)
     toward_zero = np.where(np.abs(near) > np.abs(exact), np.nextafter(near, np.float32(0)), near)
     word = np.ascontiguousarray(toward_zero).view(np.uint32)
     word = word | (toward_zero != exact)  # to odd
-    codes = ((word + 0x7FFF + (word >> 16 & 1)) >> 16).astype(np.uint16)
+    if direction == "rn":
+        word = word + 0x7FFF + (word >> 16 & 1)
+    elif direction != "rz":
+        away = np.signbit(exact) == (direction == "rm")
+        word = np.where(away & np.isfinite(exact), word + 0xFFFF, word)
+    codes = (word >> 16).astype(np.uint16)
     return np.where(np.isnan(exact), np.uint16(0x7FFF), codes)
+
+
+def from_integers(numbers: Any, to: str, direction: str) -> NDArray[np.unsignedinteger]:
+    """An array of integers to patterns of f16, bf16, f32 or f64."""
+    if to == "f64":
+        exact = [_rounded(number, 0, direction) if number else 0.0 for number in numbers.tolist()]
+        return np.array(exact, np.float64).view(np.uint64)
+    odd = np.array([_odd(number) for number in numbers.tolist()], np.float64)
+    if to == "bf16":
+        return brain_codes(odd, direction)
+    dtype, code = (np.float32, np.uint32) if to == "f32" else (np.float16, np.uint16)
+    return np.ascontiguousarray(narrowed(odd, dtype, direction)).view(code)  # type: ignore[no-any-return]
+
+
+def _odd(number: int) -> float:
+    """An integer as a double, rounded to odd."""
+    magnitude = abs(number)
+    drop = max(magnitude.bit_length() - 53, 0)
+    kept = magnitude >> drop | bool(magnitude & (1 << drop) - 1)
+    return math.copysign(math.ldexp(kept, drop), number)
 
 
 def fused(direction: str, dtype: Any) -> Callable[[Any, Any, Any], Any]:

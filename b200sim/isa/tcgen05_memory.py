@@ -128,6 +128,11 @@ def load(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
+@instruction("tcgen05.ld.red")
+def load_and_reduce(ins: Instruction, binder: Binder) -> Operation:
+    raise Unsupported(f"{ins.mnemonic}: sm_103 and sm_110 have it, a B200 (sm_100) has not")
+
+
 @instruction("tcgen05.st")
 def store(ins: Instruction, binder: Binder) -> Operation:
     """tcgen05.st.sync.aligned.SHAPE.xN[.unpack::16b].b32 [address], {registers}."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Fault
+from b200sim.isa.floating import canonical_nan, minimum_maximum
 from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import (
     FULL,
@@ -164,6 +165,24 @@ REDUCTIONS = {
     "add": np.add, "min": np.minimum, "max": np.maximum,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
 }  # fmt: skip
+
+
+@instruction("redux.sync.min", "redux.sync.max")
+def extreme_of_warp(ins: Instruction, binder: Binder) -> Operation:
+    """redux.sync.{min,max}[.abs][.NaN].f32 d, a, members; of integers it is one reduction among others."""
+    if ins.modifiers[-1] != "f32":
+        return reduce_warp(ins, binder)
+    check_modifiers(ins, "sync", "min", "max", "abs", "NaN", "f32")
+    fold = minimum_maximum(ins.modifiers[1], ins.has("NaN"), ins.has("abs"))
+    d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], 32)
+    members = binder.source(ins.operands[2], 32)
+
+    def operation(warp: Warp) -> None:
+        _check_members(warp, warp.uniform(members, "the member mask of redux"), ins.mnemonic)
+        lanes = spread(warp.regs[a], 32)[lane_array(warp.mask)].view(np.float32)
+        warp.put(d, int(canonical_nan(fold(*lanes[:, None])).view(np.uint32)[0]))
+
+    return operation
 
 
 @instruction("redux")

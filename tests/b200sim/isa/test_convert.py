@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from ptx_harness import each_way, lanes, to_signed
 from test_floating import column
 
+from b200sim.faults import Unsupported
+
 QUICK = settings(max_examples=8, deadline=None)
 WIDTHS = (8, 16, 32, 64)
 
@@ -56,19 +58,20 @@ def test_between_integers(to, source):
     check()
 
 
-@pytest.mark.parametrize("to", ["f16", "f32", "f64"])
+@pytest.mark.parametrize("direction", ["rn", "rz", "rm", "rp"])
+@pytest.mark.parametrize("to", ["f16", "bf16", "f32", "f64"])
 @pytest.mark.parametrize("source", ["u16", "s16", "u32", "s32", "u64", "s64"])
-def test_integer_to_float(to, source):
-    if to == "f16" and source[1:] == "64":
-        pytest.skip("refused as unsupported")
-    form, bits = {"f16": xf.F16, "f32": xf.F32, "f64": xf.F64}[to], int(source[1:])
+def test_integer_to_float(to, source, direction):
+    form, bits = FORMS[to], int(source[1:])
 
     @QUICK
     @given(integers(bits))
     def check(a):
         each_way(
-            f"cvt.rn.{to}.{source} {{d}}, {{a}};", form.bits, [(bits, a)],
-            lambda x: form.encode(Fraction(to_signed(x, bits) if source[0] == "s" else x)),
+            f"cvt.{direction}.{to}.{source} {{d}}, {{a}};", form.bits, [(bits, a)],
+            lambda x: form.encode(
+                Fraction(to_signed(x, bits) if source[0] == "s" else x), direction=direction
+            ),
         )  # fmt: skip
 
     check()
@@ -103,6 +106,29 @@ def test_float_to_integer(mode, to):
 FORMS = {"f16": xf.F16, "bf16": xf.BF16, "f32": xf.F32, "f64": xf.F64}
 PAIRS = [("f16", "f32"), ("bf16", "f32"), ("f32", "f16"), ("f32", "bf16"), ("f64", "f32"), ("f32", "f64"),
          ("f16", "f64"), ("f64", "f16"), ("bf16", "f16")]  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", ["rn", "rz", "rm", "rp"])
+@pytest.mark.parametrize(
+    ("to", "source"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f64"), ("f16", "f64"), ("bf16", "f64")]
+)
+def test_narrowing_in_a_direction(to, source, direction):
+    form, origin = FORMS[to], FORMS[source]
+
+    def oracle(x):
+        return form.encode(origin.decode(x), bool(origin.sign(x)), direction=direction)
+
+    @QUICK
+    @given(column(origin))
+    def check(a):
+        a = [0 if origin.decode(x) == "nan" else x for x in a]  # test_between_floats has them
+        for i in range(0, 16, 2):  # neighbours of numbers of the format, and middles between two
+            low = (i * 1237 + a[i]) % form.largest
+            middle = origin.encode((form.decode(low) + form.decode(low + 1)) / 2)
+            a[i] = middle + i % 3 - 1 | (i % 4 == 0) << origin.bits - 1
+        each_way(f"cvt.{direction}.{to}.{source} {{d}}, {{a}};", form.bits, [(origin.bits, a)], oracle)
+
+    check()
 
 
 @pytest.mark.parametrize(("to", "source"), PAIRS)
@@ -161,18 +187,19 @@ NARROW = {
 
 @pytest.mark.parametrize("relu", ["", ".relu"])
 @pytest.mark.parametrize("saturate", ["", ".satfinite"])
+@pytest.mark.parametrize("direction", ["rn", "rz"])
 @pytest.mark.parametrize("to", NARROW)
-def test_narrow_pairs(to, saturate, relu):
+def test_narrow_pairs(to, direction, saturate, relu):
     form, width = NARROW[to]
-    if width < 16 and not saturate:
-        pytest.skip("the small formats always saturate")
+    if width < 16 and (not saturate or direction == "rz"):
+        pytest.skip("the small formats always saturate, and round to nearest")
     out = max(2 * width, 8)
 
     def single(x):
         value = xf.F32.decode(x)
         if relu and (value == "-inf" or (not isinstance(value, str) and value <= 0)):
             return 0
-        return form.encode(value, bool(x >> 31), bool(saturate))
+        return form.encode(value, bool(x >> 31), bool(saturate), direction)
 
     @settings(max_examples=20, deadline=None)
     @given(column(xf.F32), column(xf.F32))
@@ -182,11 +209,174 @@ def test_narrow_pairs(to, saturate, relu):
             low = (i * 37 + a[0]) % form.largest
             a[i] = xf.F32.encode((form.decode(low) + form.decode(low + 1)) / 2)
         each_way(
-            f"cvt.rn{saturate}{relu}.{to}.f32 {{d}}, {{a}}, {{b}};", out, [(32, a), (32, b)],
+            f"cvt.{direction}{saturate}{relu}.{to}.f32 {{d}}, {{a}}, {{b}};", out, [(32, a), (32, b)],
             lambda x, y: single(x) << width | single(y),
         )  # fmt: skip
 
     check()
+
+
+@pytest.mark.parametrize("relu", ["", ".relu"])
+@pytest.mark.parametrize("source", ["f16x2", "bf16x2"])
+@pytest.mark.parametrize("to", ["e4m3x2", "e5m2x2", "e2m1x2", "e2m3x2", "e3m2x2"])
+def test_narrow_pairs_of_halves(to, source, relu):
+    (form, width), origin = NARROW[to], {"f16x2": xf.F16, "bf16x2": xf.BF16}[source]
+
+    def single(x):
+        value = origin.decode(x)
+        if relu and (value == "-inf" or (not isinstance(value, str) and value <= 0)):
+            return 0
+        return form.encode(value, bool(x >> 15), True)
+
+    @QUICK
+    @given(column(origin), column(origin))
+    def check(a, b):
+        pairs = [x << 16 | y for x, y in zip(a, b, strict=True)]
+        each_way(
+            f"cvt.rn.satfinite{relu}.{to}.{source} {{d}}, {{a}};", max(2 * width, 8), [(32, pairs)],
+            lambda x: single(x >> 16) << width | single(x & 0xFFFF),
+        )  # fmt: skip
+
+    check()
+
+
+@pytest.mark.parametrize("saturate", ["", ".satfinite"])
+@pytest.mark.parametrize("direction", ["rz", "rp"])
+def test_scales_of_powers_of_two(direction, saturate):
+    """ue8m0 of |x|: the power of two at or below it, or at or above it, from 2^-127 on."""
+
+    def single(form, x):
+        value = form.decode(x)
+        if value == "nan":
+            return 255
+        if isinstance(value, str):
+            return 254 if saturate else 255
+        value = abs(value)
+        code = next((c for c in range(255) if Fraction(2) ** (c - 127) >= value), 255)
+        if direction == "rz" and (code == 255 or Fraction(2) ** (code - 127) > value):
+            code = max(code - 1, 0)
+        return min(code, 254) if saturate else code
+
+    @settings(max_examples=4, deadline=None)
+    @given(column(xf.F32), column(xf.F32), column(xf.BF16), column(xf.BF16))
+    def check(a, b, c, d):
+        a[:4] = [0x00400000, 0x00400001, 0x7F000000, 0x7F000001]
+        each_way(
+            f"cvt.{direction}{saturate}.ue8m0x2.f32 {{d}}, {{a}}, {{b}};", 16, [(32, a), (32, b)],
+            lambda x, y: single(xf.F32, x) << 8 | single(xf.F32, y),
+        )  # fmt: skip
+        pairs = [x << 16 | y for x, y in zip(c, d, strict=True)]
+        each_way(
+            f"cvt.{direction}{saturate}.ue8m0x2.bf16x2 {{d}}, {{a}};", 16, [(32, pairs)],
+            lambda x: single(xf.BF16, x >> 16) << 8 | single(xf.BF16, x & 0xFFFF),
+        )  # fmt: skip
+
+    check()
+
+
+def test_scales_back_to_numbers():
+    def single(code):
+        return xf.BF16.nan if code == 255 else xf.BF16.encode(Fraction(2) ** (code - 127))
+
+    for start in range(0, 256, 32):
+        a = [(start + i) | (255 - start - i) << 8 for i in range(32)]
+        each_way(
+            "cvt.rn.bf16x2.ue8m0x2 {d}, {a};", 32, [(16, a)],
+            lambda x: single(x >> 8) << 16 | single(x & 0xFF),
+        )  # fmt: skip
+
+
+TF32 = xf.Format(8, 10, True, 0, 0x3FBFF)
+
+
+@pytest.mark.parametrize("words", ["rn", "rz", "rn.relu", "rna", "rna.satfinite", "rz.relu.satfinite"])
+def test_tf32(words):
+    def oracle(x):
+        value = xf.F32.decode(x)
+        if value == "nan":
+            return 0x7FFFFFFF
+        if "relu" in words and x >> 31:
+            return 0
+        if words.startswith("rna") and not isinstance(value, str):
+            code = TF32.encode(abs(value), direction="rz")
+            middle = (TF32.decode(code) + TF32.decode(code + 1)) / 2 if code < TF32.largest else None
+            step = Fraction(2) ** 117  # from the largest number up to what would come next
+            if middle is None:
+                middle = TF32.decode(code) + step / 2
+            code += abs(value) >= middle
+            if code > TF32.largest and "satfinite" in words:
+                code = TF32.largest
+            return code << 13 | x >> 31 << 31
+        return TF32.encode(value, bool(x >> 31), "satfinite" in words, words[:2]) << 13
+
+    @QUICK
+    @given(column(xf.F32))
+    def check(a):
+        a[:6] = [0x3F801000, 0x3F803000, 0xBF801000, 0x7F7FF000, 0x7F7FEFFF, 0x7F7FFFFF]
+        each_way(f"cvt.{words}.tf32.f32 {{d}}, {{a}};", 32, [(32, a)], oracle)
+
+    check()
+
+
+@pytest.mark.parametrize(("to", "source"), [("u8", "s32"), ("s8", "s32"), ("s16", "u32"), ("u32", "s64"),
+                                            ("s32", "u64"), ("u64", "s64"), ("u16", "s16")])  # fmt: skip
+def test_saturation_between_integers(to, source):
+    to_bits, from_bits = int(to[1:]), int(source[1:])
+    low, high = (0, 2**to_bits - 1) if to[0] == "u" else (-(2 ** (to_bits - 1)), 2 ** (to_bits - 1) - 1)
+
+    @QUICK
+    @given(integers(from_bits))
+    def check(a):
+        def oracle(x):
+            number = to_signed(x, from_bits) if source[0] == "s" else x
+            return min(max(number, low), high) % (1 << register(to_bits))
+
+        each_way(f"cvt.sat.{to}.{source} {{d}}, {{a}};", register(to_bits), [(from_bits, a)], oracle)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["u16", "s16", "u8", "s8", "u4", "s4", "u2", "s2"])
+def test_clamped_integers_packed_together(kind):
+    bits = int(kind[1:])
+    low, high = (0, 2**bits - 1) if kind[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def clamp(x):
+        return min(max(to_signed(x, 32), low), high) % (1 << bits)
+
+    @QUICK
+    @given(integers(32), integers(32), integers(32))
+    def check(a, b, c):
+        small = [to_signed(x, 32) // 2**26 % 2**32 for x in a]
+        if bits == 16:
+            each_way(
+                f"cvt.pack.sat.{kind}.s32 {{d}}, {{a}}, {{b}};", 32, [(32, a), (32, b)],
+                lambda x, y: clamp(x) << 16 | clamp(y),
+            )  # fmt: skip
+        else:
+            each_way(
+                f"cvt.pack.sat.{kind}.s32.b32 {{d}}, {{a}}, {{b}}, {{c}};", 32,
+                [(32, small), (32, b), (32, c)],
+                lambda x, y, z: (z << 2 * bits | clamp(x) << bits | clamp(y)) % 2**32,
+            )  # fmt: skip
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cvt.rs.f16x2.f32 %d, %d, %d, %d",
+        "cvt.rz.satfinite.e4m3x2.f32 %h, %d, %d",
+        "cvt.rn.ue8m0x2.f32 %h, %d, %d",
+        "cvt.rn.e4m3.f32 %h, %d",
+        "cvt.rn.relu.f32.f64 %d, %q",
+        "cvt.rn.satfinite.s2f6x2.f32 %h, %d, %d",
+    ],
+)
+def test_other_conversions_are_refused(text):
+    with pytest.raises(Unsupported):
+        lanes(text + ";", {"%d": 32, "%h": 16, "%q": 64})
 
 
 @pytest.mark.parametrize("source", ["e4m3x2", "e5m2x2", "e2m1x2"])

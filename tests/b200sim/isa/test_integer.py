@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -375,3 +376,77 @@ def test_division_by_zero_gives_ones(name, kind):
         f"{name}.{kind} %d, %a, %b;", {"%d": bits}, {"%a": (bits, 40), "%b": (bits, [0, 7] * 16)}
     )  # fmt: skip
     assert found["%d"] == [2**bits - 1, 40 // 7 if name == "div" else 40 % 7] * 16
+
+
+@pytest.mark.parametrize("kinds", ["u32.u32", "s32.s32", "u32.s32", "s32.u32"])
+@pytest.mark.parametrize("name", ["dp4a", "dp2a.lo", "dp2a.hi"])
+def test_dot_products(name, kinds):
+    def parts(value: int, kind: str, size: int) -> list[int]:
+        return np.frombuffer(value.to_bytes(4, "little"), f"{'i' if kind[0] == 's' else 'u'}{size}").tolist()
+
+    def oracle(a, b, c):
+        kind_a, kind_b = kinds.split(".")
+        x, y = parts(a, kind_a, 4 // (4 if name == "dp4a" else 2)), parts(b, kind_b, 1)
+        y = y[2:] if name == "dp2a.hi" else y[: len(x)]
+        return (c + sum(p * q for p, q in zip(x, y, strict=True))) % 2**32
+
+    @settings(max_examples=5, deadline=None)
+    @given(*[st.lists(st.integers(0, 2**32 - 1), min_size=32, max_size=32)] * 3)
+    def check(a, b, c):
+        each_way(f"{name}.{kinds} {{d}}, {{a}}, {{b}}, {{c}};", 32, [(32, a), (32, b), (32, c)], oracle)
+
+    check()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("subtract", [False, True])
+def test_a_chain_of_carries_adds_and_subtracts_numbers_of_three_words(bits, subtract):
+    names = ("sub.cc", "subc.cc", "subc") if subtract else ("add.cc", "addc.cc", "addc")
+    rng = random.Random(bits)
+    ones = (1 << bits) - 1
+    words = [[rng.choice([0, 1, ones, rng.getrandbits(bits)]) for _ in range(32)] for _ in range(6)]
+    for uniform in (False, True):
+        rows = [row[0] if uniform else row for row in words]
+        inputs = {f"%a{i}": (bits, row) for i, row in enumerate(rows)}
+        found = lanes(
+            "".join(f"{n}.u{bits} %d{i}, %a{i}, %a{i + 3};" for i, n in enumerate(names)),
+            {f"%d{i}": bits for i in range(3)},
+            inputs,
+        )
+        for lane in range(32):
+            x, y = (sum(words[k + i][0 if uniform else lane] << i * bits for i in range(3)) for k in (0, 3))
+            got = sum(found[f"%d{i}"][lane] << i * bits for i in range(3))
+            assert got == (x - y if subtract else x + y) % (1 << 3 * bits)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_multiply_add_with_carry_gives_a_full_product(bits):
+    """(a1 a0) * b + (c2 c1 c0), as compilers chain it."""
+    rng = random.Random(bits + 1)
+    ones = (1 << bits) - 1
+    words = [[rng.choice([0, 1, ones, rng.getrandbits(bits)]) for _ in range(32)] for _ in range(6)]
+    inputs = dict(zip(("%a0", "%a1", "%b", "%c0", "%c1", "%c2"), ((bits, row) for row in words), strict=True))
+    found = lanes(
+        f"mad.lo.cc.u{bits} %d0, %a0, %b, %c0; madc.hi.cc.u{bits} %d1, %a0, %b, %c1;"
+        f"addc.u{bits} %d2, %c2, 0;"
+        f"mad.lo.cc.u{bits} %d1, %a1, %b, %d1; madc.hi.u{bits} %d2, %a1, %b, %d2;",
+        {f"%d{i}": bits for i in range(3)},
+        inputs,
+    )
+    for lane in range(32):
+        a0, a1, b, c0, c1, c2 = (row[lane] for row in words)
+        want = ((a1 << bits | a0) * b + (c2 << 2 * bits | c1 << bits | c0)) % (1 << 3 * bits)
+        assert sum(found[f"%d{i}"][lane] << i * bits for i in range(3)) == want
+
+
+def test_the_carry_of_a_lane_survives_another_branch():
+    mask = 0x0F0FF0F0
+    values = [0xFFFFFFFF if i % 3 else 5 for i in range(32)]
+    found = lanes(
+        "setp.ne.u32 %p, %m, 0; add.cc.u32 %x, %a, 1; @!%p bra SKIP; add.cc.u32 %y, 0, 0; SKIP:"
+        "addc.u32 %d, 0, 0;",
+        {"%d": 32},
+        {"%a": (32, values), "%m": (32, [mask >> i & 1 for i in range(32)])},
+        declare=".reg .pred %p; .reg .b32 %x, %y;",
+    )["%d"]
+    assert found == [0 if mask >> i & 1 else int(values[i] == 0xFFFFFFFF) for i in range(32)]

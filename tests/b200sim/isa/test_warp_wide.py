@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 from ptx_harness import FULL, OLD, lanes, to_signed
@@ -178,3 +179,33 @@ def test_lanes_that_cannot_take_part(code, snippet):
     with pytest.raises(Fault) as caught:
         lanes(snippet, {"%d": 32}, {"%a": (32, list(range(32))), "%p": (1, bits(0xFFFF))})
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", ["min", "max"])
+@pytest.mark.parametrize("words", ["", ".abs", ".NaN", ".abs.NaN"])
+def test_extremes_of_floats(name, words):
+    def number(code: int) -> float:
+        return struct.unpack("<f", struct.pack("<I", code))[0]
+
+    def key(code: int) -> tuple[float, int]:
+        return number(code), -(code >> 31)  # -0 is smaller than +0
+
+    rng = random.Random(name + words)
+    for mask in MASKS:
+        for pool in ([0, 1 << 31, 0x3F800000, 0xBF800000], None, [0x7FC12345, 0xFFC00000]):
+            codes = [rng.choice(pool) if pool else rng.getrandbits(32) for _ in range(32)]
+            if pool is None and rng.random() < 0.5:
+                codes[mask.bit_length() - 1] = 0xFFFFFFFF
+            mine = [code for code, active in zip(codes, bits(mask), strict=True) if active]
+            part = [code & (0x7FFFFFFF if ".abs" in words else FULL) for code in mine]
+            numbers = [code for code in part if number(code) == number(code)]
+            if not numbers or (".NaN" in words and len(numbers) < len(part)):
+                want = 0x7FFFFFFF
+            else:
+                want = (min if name == "min" else max)(numbers, key=key)
+            found = lanes(
+                in_branch(f"redux.sync.{name}{words}.f32 %d, %a, MEMBERS;", mask),
+                {"%d": 32},
+                {"%a": (32, codes), "%active": (1, bits(mask))},
+            )["%d"]
+            assert found == [want if active else OLD[32] for active in bits(mask)]
