@@ -71,6 +71,7 @@ TITLES = {
     "9.7.9.28": "tensormap.replace",
     "9.7.12": "Control Flow Instructions",
     "9.7.13.1": "bar, barrier",
+    "9.7.13.2": "bar.warp.sync",
     "9.7.13.3": "barrier.cluster",
     "9.7.13.4": "membar, fence",
     "9.7.13.5": "atom",

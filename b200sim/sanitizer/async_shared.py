@@ -27,6 +27,8 @@ class AsyncShared(SyncEvents):
         unread = shadow.unread[where]
         if unread.any() and access.kind != "try_cancel":
             self._unread(shadow, where, access)
+        if receiver is ws.warp.cta:
+            self.lanes_issue(ws, shadow, where, access, writes=True)
         late = shadow.unordered_writes(where, known)
         self.conflicts(state, late + shadow.unordered_reads(where, known), access)
         if not late:
@@ -89,6 +91,7 @@ class AsyncShared(SyncEvents):
         """An asynchronous read: after every write before it, through the async proxy."""
         shadow = target.shared
         number = self.keep(access)
+        self.lanes_issue(ws, shadow, where, access, writes=False)
         late = shadow.unordered_writes(where, known)
         if late:
             self.conflicts(state, late, access)

@@ -14,6 +14,9 @@ def hazard(first: Access, second: Access) -> str:
 
 
 def _shared(first: Access, second: Access) -> str:
+    if "not handed on" in first.facts:
+        apart = first.facts["not handed on"][1] == "apart"
+        return "warp_not_synchronised" if apart else "warp_met_without_barrier"
     if first.kind == "try_cancel":
         return "clc_response_early" if not second.writes else "load_overwritten"
     if first.kind == "cp.async":
@@ -52,6 +55,9 @@ def sentence(first: Access, second: Access) -> str:
 def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
     """What would order the two. `commits`: mbarriers on which the first side's thread commits."""
     waits = f"{second.by()} (or who let it go on)"
+    if "not handed on" in first.facts:
+        lanes = first.facts["not handed on"][0]
+        return f"bar.warp.sync (__syncwarp) in {first.who} between {lanes} and the lane that arrives for them"
     if first.kind in LOADS or first.kind == "try_cancel":
         return (
             f"no wait on {first.barrier or 'its mbarrier'} by {waits} for the phase in which the bytes arrive"

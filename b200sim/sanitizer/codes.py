@@ -60,6 +60,11 @@ HAZARDS = _table(
      "shared memory is overwritten while a bulk store may still read it"),
     ("shared_race", 4, ERROR, TEXT, "8.7, 8.7.1",
      "two threads access shared memory, one of them writing, without order"),
+    ("warp_not_synchronised", 4, ERROR, TEXT, "9.7.13.2, 8.7.1, 8.9.5",
+     "lanes of a warp exchange data through shared memory without bar.warp.sync or another barrier"),
+    ("warp_met_without_barrier", 4, NOTE, PRACTICE, "9.7.13.2, 9.7.9.6, 9.7.13.9",
+     "lanes of a warp exchange data through shared memory with only shfl, vote, elect or an .aligned "
+     "instruction in between, which make them wait but order no memory"),
     ("tensor_map_in_use", 5, ERROR, TEXT, "9.7.9.25.1, 9.7.9.27.2.2",
      "a tensor map is rewritten while a copy may still read it"),
     ("tensor_map_stale", 5, ERROR, TEXT, "9.7.9.27.1.2, 9.7.13.4, 9.7.13.16",

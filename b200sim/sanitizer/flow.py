@@ -6,6 +6,7 @@ operands, which is when poison is reported. Stores to shared and tensor memory h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,12 @@ HINTS = frozenset(["prefetch", "prefetchu", "applypriority", "discard", "createp
 @dataclass(frozen=True)
 class Flow:
     """What an instruction does with poison. `loads`: slots of the elements that it loads from shared or
-    tensor memory; `stores`: slots of those that it stores (None: no register)."""
+    tensor memory; `stores`: slots of those that it stores (None: no register). `active`: those that run
+    it."""
 
     ins: Instruction
     rule: Rule
+    active: Callable[[Warp], int]
     loads: tuple[int | None, ...] = ()
     stores: tuple[int | None, ...] = ()
 
@@ -41,13 +44,13 @@ class Flow:
 def flow_of(ins: Instruction, binder: Binder) -> Flow:
     names = Names(ins, binder.names, binder.bits)
     if ins.opcode in HINTS:
-        return Flow(ins, _clears(names, names.sources(*ins.operands[:1])))
+        return Flow(ins, _clears(names, names.sources(*ins.operands[:1])), names.active)
     if ins.opcode in COMPUTES or ins.has("query_cancel"):
-        return Flow(ins, computes(names))
+        return Flow(ins, computes(names), names.active)
     if ins.opcode == "wgmma" and ins.has("mma_async"):
-        return Flow(ins, _multiplies(names))
+        return Flow(ins, _multiplies(names), names.active)
     stores = tuple(names.slot(value) for value in stored_values(ins))
-    return Flow(ins, _uses(names), _loaded(names), stores)
+    return Flow(ins, _uses(names), names.active, _loaded(names), stores)
 
 
 def _loaded(names: Names) -> tuple[int | None, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.sanitizer.clocks import ASYNC, EXECUTION, FENCED, MEMORY, WRITER, Agents, Knowledge
+from b200sim.sanitizer.lane_order import WarpLanes
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import SharedCells, TensorCells
 
@@ -44,6 +45,7 @@ class WarpState:
         self.thread_copies = 0  # cp.async so far
         self.copies_closed: list[int] = []  # cp.async up to here, per commit_group
         self.observed: dict[MBarrier, int] = {}  # last phase that a wait answered for
+        self.lanes = WarpLanes()
         self.fenced_after = True  # a tcgen05.fence::after_thread_sync since the last acquire
 
     @property

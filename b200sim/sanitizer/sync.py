@@ -65,6 +65,7 @@ class SyncEvents(ThreadEvents, Base):
         self.check_phase(state, target, ws.now, warp, ins, None)
         target.arrivers["arrive", ins.line] = warp.name
         target.gather(state.agents, self._handed_on(ws, ins))
+        self.lanes_hand_on(ws)
         if target.cta is not warp.cta:
             access = self.access(
                 "st", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
@@ -152,6 +153,7 @@ class SyncEvents(ThreadEvents, Base):
     def _learn(self, ws: WarpState, ins: Instruction, knowledge: Knowledge | None) -> None:
         if knowledge is None:
             return
+        self.lanes_learned(ws, int(knowledge[MEMORY, ws.slot]))
         if not ins.has("relaxed"):
             ws.synchronise(knowledge)
             return
@@ -203,7 +205,10 @@ class SyncEvents(ThreadEvents, Base):
 
     def barrier_passed(self, warp: Warp, ins: Instruction, barrier: NamedBarrier, generation: int) -> None:
         state, ws = self.of(warp)
-        ws.synchronise(self._named(state, warp, barrier).handed_on.get(generation))
+        knowledge = self._named(state, warp, barrier).handed_on.get(generation)
+        if knowledge is not None:
+            self.lanes_learned(ws, int(knowledge[MEMORY, ws.slot]))
+        ws.synchronise(knowledge)
 
     def _named(self, state: ClusterState, warp: Warp, barrier: NamedBarrier) -> NamedState:
         named = state.ctas[warp.cta].named.setdefault(barrier, NamedState())

@@ -9,10 +9,11 @@ import numpy as np
 
 from b200sim.sanitizer import static
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY
+from b200sim.sanitizer.lanes import LaneEvents
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import rectangle, words
 from b200sim.sanitizer.state import ClusterState, WarpState
-from b200sim.sanitizer.values import ValueEvents, Written
+from b200sim.sanitizer.values import Written
 
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cta
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 KINDS = {"read": "ld", "write": "st", "atomic": "atomic", "edit": "edit"}
 
 
-class ThreadEvents(ValueEvents):
+class ThreadEvents(LaneEvents):
     # -- shared memory --------------------------------------------------------------------------------
 
     def shared_access(
@@ -48,6 +49,8 @@ class ThreadEvents(ValueEvents):
         access.facts["element"] = nbytes
         number = self.keep(access)
         known = ws.now[MEMORY]
+        if cta is warp.cta:
+            self.lanes_access(ws, shadow, where, number, access)
         self.conflicts(state, shadow.unordered_writes(where, known), access)
         if kind in ("read", "atomic"):
             if not self._valid(shadow, where, offsets, nbytes):

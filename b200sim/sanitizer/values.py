@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from b200sim.isa.registry import Operation, Terminator
+from b200sim.isa.registry import Operation, Terminator, converges
 from b200sim.isa.values import lane_array, lane_mask
 from b200sim.sanitizer import static
 from b200sim.sanitizer.flow import Flow
@@ -92,9 +92,26 @@ class ValueEvents(GlobalEvents):
         )
 
     def _watch(self, operation: Operation, flow: Flow) -> Operation:
+        if converges(flow.ins):
+            operation = self._watch_meeting(operation, flow)
         if flow.loads:
             return self._watch_load(operation, flow)
         return self._watch_store(operation, flow) if flow.stores else self._watch_other(operation, flow)
+
+    def lanes_met(self, warp: Warp, ins: Instruction, mask: int) -> None:
+        raise NotImplementedError
+
+    def _watch_meeting(self, operation: Operation, flow: Flow) -> Operation:
+        """An instruction that lanes execute together."""
+        ins = flow.ins
+
+        def meeting(warp: Warp) -> None:
+            operation(warp)
+            mask = flow.active(warp)
+            if mask:
+                self.lanes_met(warp, ins, mask)
+
+        return meeting
 
     def _watch_other(self, operation: Operation, flow: Flow) -> Operation:
         poisoned, rule = self.poisoned, flow.rule

@@ -108,6 +108,20 @@ LD = "tcgen05.ld.sync.aligned.32x32b.x1.b32 {%t3}, [%t2]; tcgen05.wait::ld.sync.
 STORE_T3 = """
 mul.wide.u32 %d5, %tid, 4; ld.param.u64 %c, [p0]; add.s64 %d5, %c, %d5; st.global.b32 [%d5], %t3;
 """
+# %t9: the word of this lane, %t8: that of the next
+LANE_WORDS = """
+and.b32 %t9, %tid, 31; add.s32 %t8, %t9, 1; and.b32 %t8, %t8, 31; shl.b32 %t9, %t9, 2; shl.b32 %t8, %t8, 2;
+add.s32 %t9, %t9, %smem; add.s32 %t9, %t9, 1024; add.s32 %t8, %t8, %smem; add.s32 %t8, %t8, 1024;
+"""
+TWO_WARPS = (
+    LANE_WORDS
+    + """
+setp.ne.u32 %p, %tid, 0; @%p bra READY;
+mbarrier.init.shared.b64 [%smem], 1;
+READY: bar.sync 0;
+setp.ne.u32 %p, %warp, 0; @%p bra OTHER;
+"""
+)
 
 
 def scaled(scales: str) -> str:
@@ -194,6 +208,30 @@ SMALL_DEFECTS = [
     small("shared memory written by one warp, read by another", "shared_race",
           "st.shared.b32 [%smem+1024], %tid;\nsetp.ne.u32 %p, %warp, 1; @%p bra DONE; ld.shared.b32 %t1, [%smem+1024];",
           warps=2),
+    small("lanes exchange words without bar.warp.sync", "warp_not_synchronised",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; ld.shared.b32 %t3, [%t8];" + STORE_T3),
+    small("one lane writes for the warp, without bar.warp.sync", "warp_not_synchronised",
+          "@%one st.shared.b32 [%smem+1024], 7; ld.shared.b32 %t3, [%smem+1024];" + STORE_T3),
+    small("bar.warp.sync of half of the lanes that exchange", "warp_not_synchronised",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; setp.lt.u32 %p, %tid, 16; @!%p bra OTHERS;\nbar.warp.sync 0xFFFF;\n"
+          "OTHERS: ld.shared.b32 %t3, [%t8];" + STORE_T3),
+    small("a word read by one lane, then overwritten by another", "warp_not_synchronised",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; bar.warp.sync -1; ld.shared.b32 %t3, [%t8]; st.shared.b32 [%t9], 9;"
+          + STORE_T3),
+    small("one lane arrives for the writes of all, without bar.warp.sync", "warp_not_synchronised",
+          TWO_WARPS + "st.shared.b32 [%t9], %tid; @%one mbarrier.arrive.shared.b64 _, [%smem]; bra DONE;\nOTHER:\n"
+          + waiting(1, "%smem") + "ld.shared.b32 %t3, [%t8];" + STORE_T3, warps=2),
+    small("one lane issues the bulk store of what all wrote, without bar.warp.sync", "warp_not_synchronised",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; fence.proxy.async.shared::cta; ld.param.u64 %c, [p0];\n"
+          "@!%one bra DONE; add.s32 %t4, %smem, 1024;\n"
+          "cp.async.bulk.global.shared::cta.bulk_group [%c], [%t4], 128;\n"
+          "cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"),
+    small("lanes exchange words with only a shfl in between", "warp_met_without_barrier",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; shfl.sync.idx.b32 %t4, %t9, 0, 31, -1; ld.shared.b32 %t3, [%t8];"
+          + STORE_T3),
+    small("elected by elect.sync, arrives for the writes of all", "warp_met_without_barrier",
+          TWO_WARPS + "st.shared.b32 [%t9], %tid; elect.sync _|%one, -1; @%one mbarrier.arrive.shared.b64 _, [%smem];"
+          "bra DONE;\nOTHER:\n" + waiting(1, "%smem") + "ld.shared.b32 %t3, [%t8];" + STORE_T3, warps=2),
     small("register stored that nothing writes", "uninitialised_register",
           "ld.param.u64 %a, [p0]; st.global.b32 [%a], %r5;"),
     small("register set on one of two ways", "uninitialised_register",

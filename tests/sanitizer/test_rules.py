@@ -20,12 +20,12 @@ setp.ne.u32 %p, %warp, 0; @%p bra OTHER;
 """
 WRITE = "st.shared.b32 [%smem+1024], %tid;"
 READ = "ld.shared.b32 %t1, [%smem+1024];"
-ARRIVE = "@%one mbarrier.arrive.shared.b64 _, [%smem];"
-RELAXED = "@%one mbarrier.arrive.relaxed.cta.shared.b64 _, [%smem];"
+ARRIVE = "bar.warp.sync -1; @%one mbarrier.arrive.shared.b64 _, [%smem];"
+RELAXED = "bar.warp.sync -1; @%one mbarrier.arrive.relaxed.cta.shared.b64 _, [%smem];"
 FENCED = "fence.acq_rel.cta;"
 WAIT = waiting(1, "%smem")
 WAIT_RELAXED = WAIT.replace("try_wait.parity", "try_wait.parity.relaxed.cta")
-EXPECT = "@%one mbarrier.arrive.expect_tx.shared.b64 _, [%smem], 16;"
+EXPECT = "bar.warp.sync -1; @%one mbarrier.arrive.expect_tx.shared.b64 _, [%smem], 16;"
 COPY = (
     "@%one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%smem+2048], [%a], 16, [%smem];"
 )

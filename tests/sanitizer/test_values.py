@@ -139,7 +139,7 @@ def test_a_tensor_store_uses_what_lies_inside_the_tensor(elements: int, codes: l
 
 def test_a_load_makes_poisoned_shared_memory_good() -> None:
     load = (
-        "st.shared.b32 [%smem+512], %t3; fence.proxy.async.shared::cta;"
+        "st.shared.b32 [%smem+512], %t3; fence.proxy.async.shared::cta; bar.warp.sync -1;"
         "@!%one bra L9; mbarrier.init.shared.b64 [%smem], 1; fence.mbarrier_init.release.cluster;"
         "mbarrier.arrive.expect_tx.shared.b64 _, [%smem], 16; add.s32 %t6, %smem, 512;"
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%t6], [%c], 16, [%smem];\nL9: bar.warp.sync -1;\n"
