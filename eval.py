@@ -30,7 +30,7 @@ def unpack_flat_package(folder: Path) -> None:
 unpack_flat_package(Path(__file__).resolve().parent)
 
 # The heavy modules (torch) are imported where a run begins, so that --help and mistakes are answered at once.
-from evaluator.options import DEVICES, MODES, Options, Sanitize  # noqa: E402
+from evaluator.options import DEVICES, MODES, SIMULATED, Options, Sanitize  # noqa: E402
 from evaluator.verdict import ExitCode  # noqa: E402
 
 #: Names the descriptor of what the process hands to itself when it starts again.
@@ -54,7 +54,7 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
     if arguments.submission is None and not arguments.compare:
         from evaluator import facts
 
-        arguments.submission, remark = facts.default_submission(arguments.device)
+        arguments.submission, remark = facts.default_submission(arguments.device, arguments.gpu)
         if remark:
             print(remark, flush=True)
     if arguments.compare:
@@ -73,6 +73,7 @@ def evaluate(arguments: argparse.Namespace) -> ExitCode:
         Options(
             mode=arguments.mode,
             device=arguments.device,
+            gpu=arguments.gpu,
             submission=arguments.submission,
             cases=session.read_case_files(arguments.cases),
             only=tuple(arguments.only),
@@ -162,7 +163,7 @@ def parse_official(arguments: list[str]) -> argparse.Namespace | None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="eval.py",
-        description="Evaluate a submission of nvfp4_group_gemm on a B200, or on the simulated B200.",
+        description="Evaluate a submission of nvfp4_group_gemm on a B200, or on a simulated GPU.",
         epilog="""\
 modes
   test         every case once, all elements against exact ground truth
@@ -201,14 +202,20 @@ official form
         "--device",
         choices=DEVICES,
         default="auto",
-        help="auto: a GPU of compute capability 10.x if there is one, else sim, the simulated B200. "
+        help="auto: a GPU of compute capability 10.x if there is one, else sim, the simulated one. "
         "cpu: plain tensors, for submissions in torch alone (default: auto)",
+    )
+    add(
+        "--gpu",
+        choices=SIMULATED,
+        help="which GPU to simulate (default: an H200 for a submission with '#!POPCORN gpu H100' or H200, "
+        "else a B200)",
     )
     add(
         "--submission",
         type=Path,
         metavar="FILE",
-        help="default: submission.py beside eval.py; on a Hopper GPU submissions/hopper.py",
+        help="default: submission.py beside eval.py; on a Hopper GPU or --gpu h200 submissions/hopper.py",
     )
     add(
         "--cases",

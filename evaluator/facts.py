@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from evaluator import simulated
 from evaluator.processes import ROOT
 
 _HOPPER = ROOT / "submissions" / "hopper.py"
 _HARNESS = ("eval.py", "evaluator*", "b200sim", "reference*.py", "task.py", "task.yml")
 
 
-def choose_device(wanted: str) -> tuple[str, str]:
+def choose_device(wanted: str, simulated_gpu: str = "B200") -> tuple[str, str]:
     """The device for "auto", "sim", "cuda" or "cpu", and one line that says which it is and why.
 
     Raises `LookupError` if CUDA is asked for and there is no GPU.
@@ -33,20 +34,24 @@ def choose_device(wanted: str) -> tuple[str, str]:
         if importlib.util.find_spec("b200sim") is None:
             raise LookupError("no GPU of compute capability 10.x here, and no b200sim to stand in for it")
         reason = f"the GPU here is {named}, not 10.x" if gpu else "no GPU here"
-        return "sim", f"simulated B200 ({reason})"
+        return "sim", f"simulated {simulated_gpu} ({reason})"
     if wanted == "cuda":
         if gpu is None:
             raise LookupError("--device cuda: torch finds no CUDA GPU here; --device sim needs none")
         judged = {10: "", 9: ": judged by the bounds of an H200, not by the task's targets"}
         return "cuda", named + judged.get(gpu.major, ": not a B200, its times compare with nothing")
-    return wanted, {"sim": "simulated B200", "cpu": "plain torch tensors on this CPU, no simulation"}[wanted]
+    described = {"sim": f"simulated {simulated_gpu}", "cpu": "plain torch tensors on this CPU, no simulation"}
+    return wanted, described[wanted]
 
 
-def default_submission(device: str) -> tuple[Path, str]:
+def default_submission(device: str, gpu: str | None = None) -> tuple[Path, str]:
     """What is evaluated if no submission is named, and one line if that is not plain submission.py.
 
-    Raises `LookupError` for a GPU for which there is none here.
+    `gpu` is the one to be simulated, if one was asked for. Raises `LookupError` for a GPU for which there is
+    none here.
     """
+    if gpu == "h200":
+        return _HOPPER, f"no --submission named: on a simulated H200 that means {_HOPPER.relative_to(ROOT)}"
     major = torch.cuda.get_device_capability(0)[0] if device == "cuda" and torch.cuda.is_available() else 10
     if major == 10:
         return ROOT / "submission.py", ""
@@ -74,8 +79,8 @@ def harness_sha256() -> str:
     return digest.hexdigest()
 
 
-def gather(device: str, described: str, submission: Path) -> dict[str, Any]:
-    """The facts of one run, ready for JSON."""
+def gather(device: str, described: str, submission: Path, gpu: simulated.Gpu | None = None) -> dict[str, Any]:
+    """The facts of one run, ready for JSON. `gpu`: the simulated one."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "submission": {
@@ -84,7 +89,7 @@ def gather(device: str, described: str, submission: Path) -> dict[str, Any]:
             "bytes": submission.stat().st_size,
         },
         "harness_sha256": harness_sha256(),
-        "device": {"name": device, "description": described, **(_gpu() if device == "cuda" else {})},
+        "device": {"name": device, "description": described, **_gpu_facts(device, gpu)},
         "hardware": {
             "cpu": _cpu_name(),
             "cores": len(os.sched_getaffinity(0)),
@@ -108,7 +113,15 @@ def _installed(*names: str) -> dict[str, str]:
     return found
 
 
-def _gpu() -> dict[str, Any]:
+def _gpu_facts(device: str, simulated_gpu: simulated.Gpu | None) -> dict[str, Any]:
+    if device == "sim" and simulated_gpu is not None:
+        return {
+            "simulated_gpu": simulated_gpu.short_name,
+            "compute_capability": list(simulated_gpu.compute_capability),
+            "multiprocessors": simulated_gpu.sm_count,
+        }
+    if device != "cuda":
+        return {}
     gpu = torch.cuda.get_device_properties(0)
     return {
         "gpu": gpu.name,

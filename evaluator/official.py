@@ -20,7 +20,7 @@ from evaluator.verdict import ExitCode, Status
 _PIPE_BYTES = 60_000
 _ERROR_CHARACTERS = 2_000
 _NOT_TIMED = (
-    "verified on the simulated B200, but a ranked run needs a measured time: "
+    "verified on the simulator, but a ranked run needs a measured time: "
     "run it on a GPU of compute capability 10.x"
 )
 
@@ -126,5 +126,5 @@ def _case_keys(lines: Lines, prefix: str, result: CaseResult, run: RunResult) ->
         lines.log(f"{prefix}.error", _NOT_TIMED)
         return False
     lines.log(f"{prefix}.status", "pass")
-    lines.log(f"{prefix}.message", "verified on the simulated B200; no time was measured")
+    lines.log(f"{prefix}.message", "verified on the simulator; no time was measured")
     return True

@@ -10,6 +10,7 @@ from evaluator.processes import ROOT
 
 MODES = ("test", "benchmark", "leaderboard", "profile")
 DEVICES = ("auto", "sim", "cuda", "cpu")
+SIMULATED = ("b200", "h200")  # keys of b200sim.gpus.GPUS
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,4 @@ class Options:
     plot: Path | None = None  # a picture of the profile
     sanitize: Sanitize | None = None
     seed: str | None = None  # the published key of an earlier run, to draw the same seeds
+    gpu: str | None = None  # which the simulator is; None: the one the submission is written for

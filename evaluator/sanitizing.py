@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from b200sim.gpus import B200
 from b200sim.machine.schedule import exploration, schedule
 from b200sim.sanitizer import Finding, Report
 from b200sim.sanitizer.report import Explored
-from evaluator import conduct, problem
+from evaluator import conduct, problem, simulated
 from evaluator.arena import Arena
 from evaluator.attachment import Attachment
 from evaluator.cases import Case
@@ -132,11 +131,11 @@ class SanitizedCase:
         )
 
 
-def target(asked: Sanitize) -> str:
+def target(asked: Sanitize, gpu: simulated.Gpu) -> str:
     """The simulated device that workers open. Raises `ValueError` for SMs or orders that there are not."""
     for name in asked.names:
         schedule(name)
-    return f"sim:{B200.key}:{B200.with_sms(asked.sms or B200.sm_count).sm_count}"
+    return simulated.target(gpu, asked.sms or gpu.sm_count)
 
 
 def jobs(cases: Sequence[Case], asked: Sanitize, limit: Callable[[Case], float]) -> list[Job]:

@@ -24,6 +24,7 @@ from evaluator import (
     progress,
     record,
     report,
+    simulated,
     speed_of_light,
 )
 from evaluator.cases import Case, CaseError, Task, load_cases, load_task
@@ -58,8 +59,11 @@ def evaluate(options: Options) -> RunResult:
         raise UsageError(profiles.NEEDS_MATPLOTLIB)
     task = load_task(processes.ROOT / "task.yml") if (processes.ROOT / "task.yml").exists() else None
     cases = select(options.cases or default_cases(options.mode, task), options.only)
-    device, described = facts.choose_device("sim" if options.sanitize else options.device)
-    target = _sanitizer_target(options)
+    gpu = simulated.choose(options.gpu, options.submission)
+    wanted = "sim" if options.sanitize else options.device
+    name = gpu.short_name + simulated.remark(gpu, options.submission) if gpu else ""
+    device, described = facts.choose_device(wanted, name)
+    target = _target(options, device, gpu)
     timing = _timing(options.mode) if device == "cuda" else None
     seeds = Seeds.replay(options.seed) if options.seed else Seeds()
     ledger = Ledger()
@@ -73,7 +77,7 @@ def evaluate(options: Options) -> RunResult:
         options.mode,
         device,
         [job.result for job in jobs],
-        facts.gather(device, described, options.submission),
+        facts.gather(device, described, options.submission, gpu),
     )
     print(report.header(run), flush=True)
     started = time.monotonic()
@@ -122,16 +126,24 @@ def _jobs(
     return jobs
 
 
-def _sanitizer_target(options: Options) -> str:
-    """What workers open; "" for the device as it is. Raises `UsageError`."""
+def _target(options: Options, device: str, gpu: simulated.Gpu | None) -> str:
+    """What workers open. Raises `UsageError` for options that do not go with it."""
+    if device != "sim" or gpu is None:
+        if options.gpu:
+            raise UsageError(f"--gpu says which GPU to simulate; this run is on --device {device}")
+        return device
+    if options.mode == "profile" and gpu.key != "b200" and not options.sanitize:
+        raise UsageError(
+            f"--mode profile models a run from rates measured on a B200; of an {gpu.short_name} it has none"
+        )
     if not options.sanitize:
-        return ""
+        return simulated.target(gpu)
     if options.device not in ("auto", "sim"):
         raise UsageError(f"--sanitize watches the simulated device, not --device {options.device}")
     from evaluator import sanitizing
 
     try:
-        return sanitizing.target(options.sanitize)
+        return sanitizing.target(options.sanitize, gpu)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -15,7 +15,7 @@ class Status(str, Enum):
     IMPORT_ERROR = "IMPORT_ERROR"  # importing the submission raised
     NO_ENTRY = "NO_ENTRY"  # the submission has no callable custom_kernel
     RAISED = "RAISED"  # custom_kernel raised
-    FAULT = "FAULT"  # the simulated B200 stopped the kernel: an illegal or unsupported act
+    FAULT = "FAULT"  # the simulated GPU stopped the kernel: an illegal or unsupported act
     HAZARD = "HAZARD"  # the sanitizer found a race, a hazard or a hang; the values may be right
     EXITED = "EXITED"  # the submission ended its own process: sys.exit, os._exit
     TIMEOUT = "TIMEOUT"  # no answer within the limit

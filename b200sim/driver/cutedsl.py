@@ -32,7 +32,7 @@ from typing import Any
 from b200sim.driver.launch import Launch, decode_launch, read_pointers
 from b200sim.driver.patches import Patches
 from b200sim.faults import Fault, Unsupported
-from b200sim.gpus import Gpu
+from b200sim.gpus import FAMILY_TARGETS, GPUS, Gpu
 
 OnLaunch = Callable[[Launch], None]
 
@@ -174,7 +174,8 @@ def _capturing_compile(session: _Session, original: Callable[..., Any]) -> Calla
             return original(self, module, pipeline, *args, **kwargs)
         with tempfile.TemporaryDirectory(prefix="b200sim-") as folder:
             redirected, wanted = _dump_ptx_into(pipeline, f"{folder}/kernel")
-            result = original(self, module, redirected, *args, **kwargs)
+            with _other_architectures_named(session.gpu):
+                result = original(self, module, redirected, *args, **kwargs)
             files = sorted(Path(folder).glob("*.ptx"))
             session.captured_ptx = [file.read_bytes().replace(b"\0", b"").decode() for file in files]
             for file in files if wanted else ():
@@ -182,6 +183,24 @@ def _capturing_compile(session: _Session, original: Callable[..., Any]) -> Calla
         return result
 
     return compile_and_keep_ptx
+
+
+@contextlib.contextmanager
+def _other_architectures_named(gpu: Gpu) -> Iterator[None]:
+    """An instruction that the assembler does not know for this GPU becomes a Fault "no_kernel_image"."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"Instruction '([^']+)' not supported on \.target '(\w+)'", str(error))
+        if found is None:
+            raise
+        family = found[1].partition(".")[0]
+        others = [g for g in GPUS.values() if g.compile_for in FAMILY_TARGETS.get(family, ())]
+        advice = "".join(f"; a simulated {g.short_name} has it (eval.py --gpu {g.key})" for g in others)
+        raise Fault(
+            "no_kernel_image",
+            f"{found[1]} is no instruction of {gpu.name}, whose target is {found[2]}{advice}",
+        ) from error
 
 
 def _dump_ptx_into(pipeline: str, path: str) -> tuple[str, str]:
