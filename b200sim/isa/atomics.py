@@ -51,7 +51,7 @@ def atomic(ins: Instruction, binder: Binder) -> Operation:
     address_operand, *operands = ins.operands[1:] if result else ins.operands
     base, offset = binder.address(address_operand)
     sources = [binder.source(operand, bits) for operand in operands[: 2 if name == "cas" else 1]]
-    combine = _float_add(bits) if kind[0] == "f" else _on_integers(COMBINE[name], bits, kind[0] == "s")
+    combine = _float_add(bits) if kind[0] == "f" else on_integers(COMBINE[name], bits, kind[0] == "s")
     space = next((word for word in ins.modifiers if word in SPACES), "generic")
 
     def operation(warp: Warp) -> None:
@@ -69,7 +69,7 @@ def atomic(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
-def _on_integers(
+def on_integers(
     combine: Callable[[int, int, int], int], bits: int, from_signed: bool
 ) -> Callable[[int, int, int], int]:
     if not from_signed:

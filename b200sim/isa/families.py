@@ -4,6 +4,7 @@ from b200sim.isa import (  # noqa: F401
     addresses,
     arithmetic,
     async_copy,
+    async_store,
     atomics,
     barriers,
     bulk_copy,

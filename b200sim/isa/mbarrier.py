@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Fault, Unsupported
+from b200sim.faults import Fault
 from b200sim.isa.addresses import shared_address
 from b200sim.isa.registry import (
     BLOCKED,
@@ -32,6 +32,7 @@ WORDS = (
     "shared", "shared::cta", "shared::cluster", "b64", "release", "acquire", "relaxed", "cta", "cluster",
 )  # fmt: skip
 
+PHASE_BITS = 40  # of a state; the pending count lies above
 LOOP = 16  # instructions: the same wait again after no more than this many is a loop around it
 
 
@@ -92,7 +93,8 @@ def invalidate(ins: Instruction, binder: Binder) -> Operation:
 def arrive(ins: Instruction, binder: Binder) -> Operation:
     """mbarrier.arrive[_drop][.expect_tx] state, [address][, count or bytes]: once per active lane.
 
-    The state is the phase the arrival belongs to. `.noComplete` promises that the arrival completes no phase.
+    The state holds the phase that the arrival belongs to, and how many arrivals were pending before it.
+    `.noComplete` promises that the arrival completes no phase.
     """
     check_modifiers(ins, *WORDS)
     expects, drops, remote = ins.has("expect_tx"), ins.has("arrive_drop"), _reaches_cluster(ins)
@@ -103,11 +105,11 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
     amount = binder.source(rest[0], 32) if rest else None
 
     def operation(warp: Warp) -> None:
-        phases = np.zeros(LANES, np.uint64)
+        states = np.zeros(LANES, np.uint64)
         watch = warp.cta.grid.observer
         for i in warp.active_lanes():
             barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
-            phases[i] = barrier.phase
+            states[i] = barrier.phase | barrier.pending << PHASE_BITS
             value = 1 if amount is None else lane(warp.regs[amount], i)
             if watch is not None:
                 watch.mbarrier_arrive(warp, ins, barrier, 1 if expects else value, value if expects else 0)
@@ -120,14 +122,25 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
             if watch is not None:
                 watch.mbarrier_arrived(warp, ins, barrier)
         if state is not None:
-            warp.put(state, phases)
+            warp.put(state, states)
 
     return operation
 
 
 @instruction("mbarrier.pending_count")
 def pending_count(ins: Instruction, binder: Binder) -> Operation:
-    raise Unsupported(f"{ins.mnemonic}: a state here is the number of its phase and holds no count")
+    """mbarrier.pending_count.b64 count, state: the arrivals awaited before the one that gave state."""
+    check_modifiers(ins, "pending_count", "b64")
+    d, state = binder.write(ins.operands[0]), binder.source(ins.operands[1], 64)
+
+    def operation(warp: Warp) -> None:
+        value = warp.regs[state]
+        if type(value) is int:
+            warp.put(d, value >> PHASE_BITS)
+        else:
+            warp.put(d, (value >> np.uint64(PHASE_BITS)).astype(np.uint32))
+
+    return operation
 
 
 @instruction("mbarrier.expect_tx", "mbarrier.complete_tx")
@@ -174,7 +187,9 @@ def try_wait(ins: Instruction, binder: Binder) -> Terminator:
     def ask(warp: Warp, address: int, wanted: int) -> MBarrier | None:
         """The barrier if it has not completed the wanted phase, else None."""
         barrier = barrier_at(warp, address, ins.mnemonic, remote=False)
-        if by_parity and wanted > 1:
+        if not by_parity:
+            wanted &= (1 << PHASE_BITS) - 1
+        elif wanted > 1:
             raise Fault("mbarrier_parity", f"{ins.mnemonic} with parity {wanted}, must be 0 or 1")
         if not (barrier.passed(wanted) if by_parity else barrier.phase > wanted):
             return barrier

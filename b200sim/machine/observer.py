@@ -111,6 +111,17 @@ class TryCancel:
 
 
 @dataclass(frozen=True)
+class ThreadStore:
+    """st.async or red.async of one thread: `nbytes` to `offset` in `receiver`, complete on `signal`."""
+
+    offset: int
+    nbytes: int
+    receiver: Cta
+    signal: Target
+    reduction: str | None
+
+
+@dataclass(frozen=True)
 class ThreadCopies:
     """cp.async of a warp: `nbytes` to each of `offsets` in the issuer's shared memory, read from each of the
     addresses `sources` (those that only write zeros have none)."""
@@ -135,6 +146,7 @@ Detail = (
     | TensorCoreWork
     | Commit
     | TryCancel
+    | ThreadStore
     | ThreadCopies
     | CopiesArrive
 )

@@ -25,18 +25,18 @@ class AsyncShared(SyncEvents):
         number = self.keep(access)
         known = ws.now[MEMORY]
         unread = shadow.unread[where]
-        if unread.any() and access.kind != "try_cancel":
+        if unread.any() and access.kind not in ("try_cancel", "st.async"):
             self._unread(shadow, where, access)
         if receiver is ws.warp.cta:
             self.lanes_issue(ws, shadow, where, access, writes=True)
         late = shadow.unordered_writes(where, known)
         self.conflicts(state, late + shadow.unordered_reads(where, known), access)
-        if not late:
+        if not late and access.kind != "st.async":
             self._check_proxy(state, ws, shadow, where, access)
         self.check_barrier_words(target, where, access)
         shadow.write(where, access.slot, access.clock, number)
         shadow.valid_words[where] = 0x01010101
-        shadow.unread[where] = access.kind != "try_cancel"
+        shadow.unread[where] = access.kind not in ("try_cancel", "st.async")
         target.users[access.slot] = access
 
     def _unread(self, shadow: SharedCells, where: Any, second: Access | None) -> None:

@@ -30,6 +30,8 @@ UNITS = {
     "tcgen05.commit": (MMA + 2, "tensor core: commit"),
     "tma load": (TMA_LOAD, "TMA: loads"),
     "bulk load": (TMA_LOAD, "TMA: loads"),
+    "st.async": (TMA_STORE + 2, "asynchronous stores"),
+    "red.async": (TMA_STORE + 2, "asynchronous stores"),
     "try_cancel": (TMA_STORE + 1, "cluster launch control"),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from b200sim.faults import Unsupported
 from b200sim.machine.observer import (
     BulkLoad,
     BulkStore,
@@ -19,6 +20,7 @@ from b200sim.machine.observer import (
     TensorLoad,
     TensorStore,
     ThreadCopies,
+    ThreadStore,
     TryCancel,
 )
 from b200sim.sanitizer.clocks import ASYNC, EXECUTION, MEMORY, Knowledge
@@ -47,7 +49,7 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
         state, ws = self.of(warp)
         self.settle_loads(ws, ins)
         ws.now = state.agents.wide(ws.now)
-        if not isinstance(detail, (TensorStore, BulkStore, ThreadCopies, CopiesArrive)):
+        if not isinstance(detail, (TensorStore, BulkStore, ThreadStore, ThreadCopies, CopiesArrive)):
             self._several_lanes(ws, ins, _same(detail))
         if isinstance(detail, (TensorLoad, BulkLoad)):
             self._load(state, ws, operation, detail)
@@ -59,6 +61,8 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             self._commit(state, ws, operation, detail)
         elif isinstance(detail, TryCancel):
             self._try_cancel(state, ws, operation, detail)
+        elif isinstance(detail, ThreadStore):
+            self._thread_store(state, ws, operation, detail)
         elif isinstance(detail, ThreadCopies):
             self._thread_copies(state, ws, operation, detail)
         elif isinstance(detail, CopiesArrive):
@@ -122,6 +126,22 @@ class UnitEvents(TensorCoreEvents, DescriptorEvents):
             barrier.arrivers[kind, ins.line] = warp.name
         if isinstance(detail, TensorLoad):
             self.descriptor_used(state, ws, operation, detail.map_address)
+
+    def _thread_store(
+        self, state: ClusterState, ws: WarpState, operation: AsyncOperation, detail: ThreadStore
+    ) -> None:
+        """st.async: a store through the generic proxy that is seen by whoever waits for its mbarrier."""
+        assert operation.ins is not None
+        if detail.reduction is not None:
+            raise Unsupported(f"{operation.ins.mnemonic} under the sanitizer; the simulator alone runs it")
+        (barrier,) = self._signals(state, ws, operation, [detail.signal])
+        if barrier is not None:
+            access = self.access(
+                "st.async", ws.warp, operation.ins, barrier.slot, barrier.loads, lane=operation.thread,
+                cta=detail.receiver, start=detail.offset, size=detail.nbytes, barrier=barrier.name,
+            )  # fmt: skip
+            self.write_shared(state, ws, access, detail.receiver)
+            barrier.arrivers["st.async", operation.ins.line] = ws.warp.name
 
     # -- stores ---------------------------------------------------------------------------------------
 

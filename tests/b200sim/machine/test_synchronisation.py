@@ -334,3 +334,24 @@ def test_arrival_at_a_cta_that_has_exited():
         )  # fmt: skip
     assert caught.value.code == "cta_exited"
     assert "CTA (1,0,0) (rank 1), which has exited" in str(caught.value)
+
+
+def test_pending_counts_of_states():
+    """A state tells how many arrivals were missing before its own, and still names its phase."""
+    snippet = """
+        @%one mbarrier.init.shared.b64 [smem], 40; bar.warp.sync 0xffffffff;
+        mbarrier.arrive.noComplete.shared.b64 %s, [smem], 1; mbarrier.pending_count.b64 %n, %s;
+        mbarrier.test_wait.shared.b64 %a, [smem], %s;
+        @%one mbarrier.arrive.shared.b64 %s2, [smem], 8; bar.warp.sync 0xffffffff;
+        mbarrier.test_wait.shared.b64 %b, [smem], %s; @%one mbarrier.pending_count.b64 %m, %s2;
+    """
+    found = lanes(
+        snippet,
+        {"%n": 32, "%m": 32, "%a": 1, "%b": 1},
+        {"%one": (1, [int(i == 0) for i in range(32)])},
+        declare=".reg .b64 %s, %s2;",
+        shared_bytes=64,
+    )
+    assert sorted(found["%n"], reverse=True) == list(range(40, 8, -1))
+    assert (found["%a"], found["%b"]) == ([0] * 32, [1] * 32)
+    assert found["%m"][0] == 8
