@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
     from b200sim.ptx.binder import Binder
 
-COMPUTES = frozenset(
-    ["abs", "activemask", "add", "and", "bfe", "bfi", "bfind", "brev", "clz", "cnot", "cos", "cvt", "cvta",
-     "div", "elect", "ex2", "fma", "getctarank", "isspacep", "lg2", "lop3", "mad", "mapa", "match", "max",
-     "min", "mov", "mul", "neg", "not", "or", "popc", "prmt", "rcp", "redux", "rem", "rsqrt", "selp", "setp",
-     "shf", "shfl", "shl", "shr", "sin", "sqrt", "sub", "tanh", "vote", "xor"]
+#: Instructions that do more than compute; every other one hands poison on from its operands to its result.
+ACTS = frozenset(
+    ["atom", "bar", "barrier", "bra", "brkpt", "call", "clusterlaunchcontrol", "cp", "exit", "fence",
+     "griddepcontrol", "ld", "ldmatrix", "mbarrier", "membar", "nanosleep", "red", "ret", "setmaxnreg", "st",
+     "stmatrix", "tcgen05", "tensormap", "trap", "wgmma"]
 )  # fmt: skip
 HINTS = frozenset(["prefetch", "prefetchu", "applypriority", "discard", "createpolicy"])
 
@@ -45,7 +45,7 @@ def flow_of(ins: Instruction, binder: Binder) -> Flow:
     names = Names(ins, binder.names, binder.bits)
     if ins.opcode in HINTS:
         return Flow(ins, _clears(names, names.sources(*ins.operands[:1])), names.active)
-    if ins.opcode in COMPUTES or ins.has("query_cancel"):
+    if ins.opcode not in ACTS or ins.has("query_cancel"):
         return Flow(ins, computes(names), names.active)
     if ins.opcode == "wgmma" and ins.has("mma_async"):
         return Flow(ins, _multiplies(names), names.active)

@@ -157,11 +157,13 @@ class BarrierState:
         self.observers.setdefault(phase, []).append((slot, clock))
         self.observers.pop(phase - 4, None)
 
-    def last_phase_is_known(self, execution: np.ndarray) -> bool:
+    def last_phase_is_known(self, knowledge: Knowledge) -> bool:
         """Whether who knows this knows of somebody who saw the last phase complete."""
-        if self.barrier.phase == 0:
-            return True
-        return any(execution[slot] >= clock for slot, clock in self.observers.get(self.barrier.phase - 1, ()))
+        return self.barrier.phase == 0 or self.seen(self.barrier.phase - 1, knowledge)
+
+    def seen(self, phase: int, knowledge: Knowledge) -> bool:
+        """Whether who knows this knows of somebody who saw the phase complete."""
+        return any(knowledge[EXECUTION, slot] >= clock for slot, clock in self.observers.get(phase, ()))
 
     def land(self, number: int) -> int:
         """A load has landed; the number up to which all have."""

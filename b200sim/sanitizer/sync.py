@@ -52,11 +52,12 @@ class SyncEvents(ThreadEvents, Base):
             target.bytes.append(f"{nbytes:+} by {warp.name} (expect_tx, PTX line {ins.line})")
         if not arrivals:
             return
+        # Surely wrong: the count of pending arrivals is never below zero (PTX ISA 9.7.13.15.2).
         if nbytes and arrivals > barrier.pending and target.last_expect == ins.line and barrier.expected == 1:
             self.report(
                 "stage_overwritten",
-                f"a second arrive.expect_tx on {target.name} in phase {barrier.phase}: the stage would be "
-                "filled again before anybody can have used it",
+                f"a second arrive.expect_tx on {target.name} in phase {barrier.phase}, which counts one: the "
+                "stage would be filled again before its first load can have been seen",
                 second=self.access("arrive", warp, ins, ws.slot, ws.clock, cta=target.cta),
                 edge=f"no wait by {warp.name} on an mbarrier that says the stage is free",
             )
@@ -105,7 +106,7 @@ class SyncEvents(ThreadEvents, Base):
     ) -> None:
         """Who arrives in a phase should know that somebody saw the phase before complete; else the barrier
         can run ahead of its waiters, who know phases by their parity alone (PTX ISA 9.7.13.15.4, .16)."""
-        if target.last_phase_is_known(state.agents.wide(knowledge)[EXECUTION]):
+        if target.last_phase_is_known(state.agents.wide(knowledge)):
             return
         phase = target.barrier.phase
         if self.once("unseen phase", target.cta.rank, target.offset, ins.line):
@@ -137,14 +138,15 @@ class SyncEvents(ThreadEvents, Base):
         self.check_use(state, ws, ins, target)
         target.settle(state.agents)
         last = ws.observed.get(barrier)
-        if last is not None and phase - last >= 2 and ins.has("parity"):
+        known = target.seen(phase - 1, state.agents.wide(ws.now))
+        if last is not None and phase - last >= 2 and ins.has("parity") and not known:
             self.report(
-                "phase_skipped",
+                "phase_not_awaited",
                 f"{warp.name} waits on {target.name}, finds phase {phase} complete and last saw {last}",
                 second=self.access(
                     "ld", warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
                 ),
-                edge="nothing keeps the barrier from running ahead of this waiter",
+                edge=f"a wait for phase {phase - 1} by this warp, or by somebody that it is ordered after",
             )
         ws.observed[barrier] = phase
         target.observe(phase, ws.slot, ws.clock)

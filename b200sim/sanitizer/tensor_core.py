@@ -177,14 +177,29 @@ class TensorCoreEvents(AsyncShared):
     ) -> None:
         state, ws = self.of(warp)
         target = state.ctas[warp.cta]
-        where = rectangle(0, 128, column, columns)
-        target.tensor.forget(where)
-        target.tensor.valid[where] = False
+        self._begin_columns(state, warp, ins, column, columns)
         target.freed = [a for a in target.freed if a.start + a.size <= column or a.start >= column + columns]
         self.shared_access(warp, ins, warp.cta, destination, 4, "write")
         target.allocation[column] = self.access("alloc", warp, ins, ws.slot, ws.clock, space="tensor")
         target.allocation[column].size = columns
         self._check_residency(warp, ins, sum(a.size for a in target.allocation.values()), target)
+
+    def _begin_columns(
+        self, state: ClusterState, warp: Warp, ins: Instruction, column: int, columns: int
+    ) -> None:
+        """Nobody has used these columns yet. A pair of CTAs allocates together (PTX ISA 9.7.16.7.1): once the
+        first of them has, operations of the pair may already be at work in both."""
+        ctas = [warp.cta]
+        if ins.has("cta_group::2"):
+            peer = next((cta for cta in state.ctas if cta.rank == warp.cta.rank ^ 1), None)
+            if peer is not None:
+                if column in state.ctas[peer].allocation:
+                    return
+                ctas.append(peer)
+        where = rectangle(0, 128, column, columns)
+        for cta in ctas:
+            state.ctas[cta].tensor.forget(where)
+            state.ctas[cta].tensor.valid[where] = False
 
     def _check_residency(self, warp: Warp, ins: Instruction, columns: int, target: CtaState) -> None:
         """PTX ISA 9.7.16.7.1: CTAs that share an SM share its 512 columns."""

@@ -108,6 +108,22 @@ LD = "tcgen05.ld.sync.aligned.32x32b.x1.b32 {%t3}, [%t2]; tcgen05.wait::ld.sync.
 STORE_T3 = """
 mul.wide.u32 %d5, %tid, 4; ld.param.u64 %c, [p0]; add.s64 %d5, %c, %d5; st.global.b32 [%d5], %t3;
 """
+
+
+def phases(missed: int, between: str, last: str = "") -> str:
+    """Warp 1 arrives and waits for phases 0 to `missed`; warp 0 waits for the first and for the last."""
+    rest = "".join(
+        "@%one mbarrier.arrive.shared.b64 _, [%smem];\n" + waiting(3 + n, "%smem", n % 2)
+        for n in range(1, missed + 1)
+    )
+    return (
+        "setp.ne.u32 %p, %tid, 0; @%p bra READY;\nmbarrier.init.shared.b64 [%smem], 1;\nREADY: bar.sync 0;\n"
+        "setp.ne.u32 %p, %warp, 0; @%p bra OTHER;\n" + waiting(1, "%smem") + "bar.sync 1, 64;\n" + between
+        + waiting(2, "%smem", missed % 2) + "bra DONE;\nOTHER:\n@%one mbarrier.arrive.shared.b64 _, [%smem];\n"
+        + waiting(3, "%smem") + "bar.sync 1, 64;\n" + rest + last
+    )  # fmt: skip
+
+
 # %t9: the word of this lane, %t8: that of the next
 LANE_WORDS = """
 and.b32 %t9, %tid, 31; add.s32 %t8, %t9, 1; and.b32 %t8, %t8, 31; shl.b32 %t9, %t9, 2; shl.b32 %t8, %t8, 2;
@@ -261,6 +277,8 @@ SMALL_DEFECTS = [
           "setp.ne.u32 %p, %warp, 0; @%p bra WAITER;\n@%one mbarrier.init.shared.b64 [%smem], 1;\nbar.sync 0;\n"
           + "@%one mbarrier.arrive.shared.b64 _, [%smem];\n" * 3
           + "bar.sync 1, 64;\nbra DONE;\nWAITER: bar.sync 0;\nbar.sync 1, 64;\n" + waiting(1, "%smem"), warps=2),
+    small("a wait that may miss a phase", "phase_not_awaited", phases(2, "nanosleep.u32 100;"), warps=2),
+    small("a wait that may miss two phases", "phase_not_awaited", phases(3, "nanosleep.u32 100;"), warps=2),
     small("mbarrier invalidated and used", "mbarrier_uninitialised",
           "@!%one bra DONE;\nmbarrier.init.shared.b64 [%smem], 1;\nmbarrier.inval.shared.b64 [%smem];\n"
           "mbarrier.arrive.shared.b64 _, [%smem];"),

@@ -6,7 +6,7 @@ import pytest
 from b200sim.machine.schedule import exploration, schedule
 from b200sim.sanitizer import Report, sanitize_grid
 from tests.sanitizer.corpus_ptx import PtxDefect
-from tests.sanitizer.corpus_small import ALLOC, DEALLOC, LD, ST, scaled, small
+from tests.sanitizer.corpus_small import ALLOC, DEALLOC, LD, ST, phases, scaled, small
 from tests.sanitizer.pipeline import KERNEL, changed
 from tests.sanitizer.run import run_ptx
 
@@ -81,6 +81,12 @@ def test_elements_smaller_than_a_shadow_cell_do_not_collide(bytes_: int, racy: b
 def test_the_sign_of_zero_and_nan_scale_factors_is_no_finding(scales: str) -> None:
     body = small("scales", "", scaled(scales), warps=4, launch={"shared_bytes": 16384})
     assert run_ptx(body).findings.codes() == set()
+
+
+def test_phases_that_somebody_else_waited_for_need_no_wait() -> None:
+    """The barrier at the end says that warp 1 has seen them all."""
+    body = phases(2, "bar.sync 2, 64;", "bar.sync 2, 64;")
+    assert run_ptx(small("phases", "", body, warps=2)).findings.codes() == set()
 
 
 def test_findings_do_not_depend_on_the_order_of_the_run() -> None:

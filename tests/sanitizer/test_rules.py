@@ -139,7 +139,7 @@ LANES_COPY = COPY.removeprefix("@%one ").replace("[%smem+2048], [%a]", "[%t4+204
 def test_each_lane_may_expect_and_copy_its_own_bytes(count: int, codes: set[str]) -> None:
     """A barrier for 32 arrivals, on which each lane arrives with expect_tx; one for a single arrival."""
     body = f"""{START.split("setp.ne.u32 %p, %warp")[0].replace("b64 [%smem], 1;", f"b64 [%smem], {count};")}
-{LANES}{EXPECT.removeprefix("@%one ")}
+{LANES}{EXPECT.replace("@%one ", "")}
 {LANES_COPY}
 {WAIT}
 ld.shared.v4.b32 {{%t10, %t11, %t12, %t13}}, [%t4+2048];"""
