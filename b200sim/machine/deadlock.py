@@ -9,6 +9,7 @@ from b200sim.machine.waiting import MBarrier, Wait
 
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cluster
+    from b200sim.machine.spinning import Poll
     from b200sim.machine.warp import Warp
 
 SHOWN = 8
@@ -32,6 +33,27 @@ def deadlock_report(clusters: list[Cluster]) -> str:
     gone = [warp for warp in stuck[0].all_warps() if not warp.alive]
     if gone:
         lines.append(f"  exited already: {', '.join(_names(group) for group in _by_cta(gone))}")
+    return "\n".join(lines)
+
+
+def spinning_report(polls: list[Poll], clusters: list[Cluster], waiting: int) -> str:
+    """Who polls what, if nothing else will ever happen. `waiting`: clusters that have not started."""
+    lines = [f"deadlock: {len(polls)} warp(s) poll memory that nobody will change, and nothing else can run"]
+    places: dict[tuple[int, int, object], list[Poll]] = {}
+    for poll in polls:
+        places.setdefault((poll.ins.line, poll.address, poll.cta), []).append(poll)
+    for there in list(places.values())[:SHOWN]:
+        who = ", ".join(_names(group) for group in _by_cta([poll.warp for poll in there])[:SHOWN])
+        poll = there[0]
+        lines.append(
+            f"  {who} at {poll.ins.place()}\n    reads {poll.nbytes} bytes of {poll.place()} again and "
+            f"again, which hold {poll.value():#x}"
+        )
+    blocked = [warp for cluster in clusters for warp in cluster.all_warps() if warp.blocked_on]
+    for warps, wait in _groups(blocked)[:SHOWN]:
+        lines.append(f"  {_names(warps)} at {_place(warps[0])}\n    waits for {wait.describe()}")
+    if waiting:
+        lines.append(f"  {waiting} cluster(s) have not started: all SMs are taken")
     return "\n".join(lines)
 
 

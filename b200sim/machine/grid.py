@@ -15,8 +15,9 @@ from b200sim.isa.registry import BLOCKED, EXITED
 from b200sim.isa.values import LANE_INDEX, Value
 from b200sim.machine.counters import Counters
 from b200sim.machine.cta import RESERVED_SHARED, Cluster, Cta
-from b200sim.machine.deadlock import deadlock_report, endless_report
+from b200sim.machine.deadlock import deadlock_report, endless_report, spinning_report
 from b200sim.machine.schedule import ProgramOrder, Schedule
+from b200sim.machine.spinning import Poll, endless_polls
 from b200sim.machine.waiting import MBarrier
 from b200sim.machine.warp import Warp
 from b200sim.module_variables import ModuleVariables
@@ -96,6 +97,8 @@ class Grid:
         self.resident_limit = max(1, gpu.sm_count // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
         self.running: Cluster | None = None
+        self.only_polled = False  # in the turn that came last
+        self.polls: list[Poll] = []  # after a deadlock: who asks forever
         self.clock = 0  # a count of scheduling steps, what %clock and %globaltimer show
 
     @property
@@ -240,6 +243,7 @@ class Grid:
 
     def _run_all(self) -> None:
         stuck = 0  # resident clusters in a row that could do nothing
+        idle, patience = 0, 2  # and in a row that could do no more than poll
         self._admit()
         while self.resident:
             cluster = self.resident.popleft()
@@ -261,6 +265,10 @@ class Grid:
             if stuck > len(self.resident):
                 self._expire_waits()
                 stuck = 0
+            idle = 0 if moved and not self.only_polled else idle + 1
+            if idle > patience * len(self.resident):
+                self._check_spinning()
+                idle, patience = 0, 2 * patience
 
     def _admit(self) -> None:
         """Clusters start in order, as many as fit; only those not yet started can be cancelled."""
@@ -304,6 +312,7 @@ class Grid:
                 break
         self.clock += steps
         cluster.steps += steps
+        self.only_polled = polls > steps
         return steps > 0
 
     def _run_warp(self, cluster: Cluster, warp: Warp) -> None:
@@ -354,3 +363,10 @@ class Grid:
         moved = any(cluster.in_flight or cluster.runnable or cluster.polling for cluster in clusters)
         if not moved and all(warp.blocked_on and warp.pc == pc for warp, pc in stood):
             raise Fault("deadlock", deadlock_report(clusters))
+
+    def _check_spinning(self) -> None:
+        """All that ran for a while were warps that poll: do they wait for something that will never be?"""
+        clusters = [c for c in self.resident if isinstance(c, Cluster)]
+        self.polls = endless_polls(self, clusters, self._run_warp)
+        if self.polls:
+            raise Fault("deadlock", spinning_report(self.polls, clusters, len(self.waiting)))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from b200sim.machine.asynchronous import AsyncOperation
     from b200sim.machine.grid import Grid
     from b200sim.machine.observer import ThreadCopies
+    from b200sim.machine.spinning import Poll
     from b200sim.machine.warp import Warp
     from b200sim.ptx.syntax import Instruction
 
@@ -224,6 +225,21 @@ class GlobalEvents(Base):
         if act.kind == "tma store" and act.reduction:
             side.facts["reduction"] = act.reduction
         return side
+
+    def polled(self, polls: Sequence[Poll]) -> list[str]:
+        """Who wrote last what warps poll for ever."""
+        lines = []
+        for address in sorted({poll.address for poll in polls if poll.cta is None}):
+            asking = {poll.warp for poll in polls if poll.address == address}
+            last = ", ".join(
+                f"{act.ws.warp.name} ({act.ins.mnemonic}, PTX line {act.ins.line})"
+                for act in self.global_shadow.last_writers(address)
+                if act.ws.warp not in asking
+            )
+            lines.append(
+                f"  global memory {address:#x} was last written by {last or 'nobody else in this launch'}"
+            )
+        return lines
 
     # -- what is missing ------------------------------------------------------------------------------
 

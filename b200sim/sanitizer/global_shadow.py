@@ -166,6 +166,13 @@ class GlobalShadow:
             plane = self.planes[allocation.address] = Plane(allocation)
         return plane
 
+    def last_writers(self, address: int) -> tuple[Act, ...]:
+        allocation = self.find(address)
+        plane = self.planes.get(allocation.address) if allocation else None
+        if allocation is None or plane is None or plane.writers is None:
+            return ()
+        return self.sets.members[int(plane.writers[(address - allocation.address) // plane.grain])]
+
     # -- accesses -------------------------------------------------------------------------------------
 
     def read(self, act: Act, span: Span) -> None:

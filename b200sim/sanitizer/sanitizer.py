@@ -119,7 +119,7 @@ class Sanitizer(UnitEvents):
         code, detail = codes.of_fault(fault.code), ""
         if code == "deadlock":
             stuck = [state for state in self.clusters.values() if any(w.blocked_on for w in state.warps)]
-            detail = "\n".join(wait_cycle(stuck[0])) if stuck else ""
+            detail = "\n".join(wait_cycle(stuck[0])) if stuck and not grid.polls else ""
             starved = [
                 b for state in stuck for b in state.barriers.values()
                 if b.barrier.pending == 0 and b.barrier.transactions
@@ -129,6 +129,8 @@ class Sanitizer(UnitEvents):
                 detail = f"{starved[0].name}: {starved[0].barrier.describe()}\n  " + "\n  ".join(
                     starved[0].bytes
                 )
+        if grid.polls:
+            detail = "\n".join([fault.message, *self.polled(grid.polls)])
         where = f" at {fault.where}" if fault.where else ""
         self.report(code, fault.message.splitlines()[0] + where, detail=(detail or fault.message))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from b200sim.gpus import B200
 from tests.sanitizer.corpus_ptx import Arrays, PtxDefect
 from tests.sanitizer.corpus_small import FENCE, small, waiting
 
@@ -38,7 +39,7 @@ ONE = "setp.ne.u32 %q, %tid, 0; @%q bra {label};"
 
 def meeting(name: str, code: str, body: str, data=workspace, ctas: int = 2, **more) -> PtxDefect:  # type: ignore[no-untyped-def]
     launch = {"grid": (ctas, 1, 1), **more.pop("launch", {})}
-    return small(name, code, START + body, data, THREADS // 32, launch=launch, **more)
+    return small(name, code, START + body, data, THREADS // 32, launch=launch, deadline=60.0, **more)
 
 
 def message(
@@ -169,6 +170,17 @@ bar.sync 0; {ONE.format(label="DONE")}
 {release}"""
 
 
+BOTH_LOCKS = f"""
+{ONE.format(label="DONE")}
+shl.b32 %t1, %rank, 2; xor.b32 %t2, %t1, 4; cvt.u64.u32 %d4, %t1; cvt.u64.u32 %d5, %t2;
+add.s64 %d4, %d4, %a; add.s64 %d5, %d5, %a; red.relaxed.gpu.global.add.u32 [%a+8], 1;
+TAKE: atom.acquire.gpu.global.cas.b32 %t3, [%d4], 0, 1; setp.ne.u32 %p, %t3, 0; @%p bra TAKE;
+ALL: ld.relaxed.gpu.global.b32 %t3, [%a+8]; setp.ne.u32 %p, %t3, 2; @%p bra ALL;
+OTHER: atom.acquire.gpu.global.cas.b32 %t3, [%d5], 0, 1; setp.ne.u32 %p, %t3, 0; @%p bra OTHER;
+st.release.gpu.global.b32 [%d5], 0; st.release.gpu.global.b32 [%d4], 0;"""
+SHARED_FLAG = """
+setp.ne.u32 %p, %warp, 0; @%p bra DONE; st.shared.b32 [%smem+512], 0;
+POLL: ld.volatile.shared.b32 %t2, [%smem+512]; setp.eq.u32 %p, %t2, 0; @%p bra POLL;"""
 RED_ALL = "{mine}\nred.relaxed.{scope}.global.add.u32 [%d3], %t1;"
 PLAIN_POLL = "ld.global.b32"
 
@@ -209,6 +221,13 @@ GLOBAL_DEFECTS = [
     meeting("reduction read before its group is awaited", "global_read_unordered", reduced(""), sums, CTAS),
     meeting("atomic sums of two CTAs with scope .cta", "scope_too_narrow", RED_ALL.format(mine=MINE, scope="cta"), sums, CTAS),
     meeting("lock taken without an acquire", "global_read_unordered", locked("atom.relaxed.gpu.global.cas.b32"), sums, CTAS),
+    meeting("flag that nobody sets", "deadlock", message("bra DONE;"), untouched),
+    meeting("flag that nobody sets, polled with nanosleep", "deadlock",
+            message("bra DONE;").replace("@%p bra POLL;", "@!%p bra SEEN; nanosleep.u32 64; bra POLL;"), untouched),
+    meeting("lock that is never given back", "deadlock", locked(release=""), untouched, CTAS),
+    meeting("two locks in different order", "deadlock", BOTH_LOCKS, untouched),
+    meeting("grid barrier of more CTAs than fit", "deadlock", shift_around(), untouched, CTAS, launch={"gpu": B200.with_sms(2)}),
+    meeting("flag in shared memory that nobody sets", "deadlock", SHARED_FLAG, untouched, 1),
     meeting("lock given back by a plain store", "global_race", locked(release="fence.acq_rel.gpu; st.global.b32 [%a], 0;"), sums, CTAS),
 ]  # fmt: skip
 
