@@ -20,10 +20,12 @@ import numpy as np
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
 from b200sim.isa.values import spread
+from b200sim.machine.observer import WarpgroupWork
 from b200sim.machine.warpgroup import InFlight, Joint, Warpgroup
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction, Kernel, Operand, Register, Vector
 from b200sim.tensor_core.descriptors import SmemDescriptor
+from b200sim.tensor_core.touch import Touch, shared
 from b200sim.tensor_core.wgmma import K_OF, Shape, multiply_accumulate
 from b200sim.tensor_core.wgmma_layouts import A_REGISTERS, ROWS, WARPS, a_rows, d_registers
 
@@ -71,6 +73,9 @@ def wait_group(ins: Instruction, binder: Binder) -> Terminator:
         if not use.reached(allowed):
             use.block(warp)
             return BLOCKED
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.wgmma_passed(warp, ins, use.waited_for)
         return following
 
     return operation
@@ -132,6 +137,9 @@ def multiply(ins: Instruction, binder: Binder) -> Operation:
             warp, ins, what.shape, arguments, fragment, before, lambda whole: perform(group, whole)
         )
         use.add(joint, what.d, d_bits, a_bits)
+        watch = warp.cta.grid.observer
+        if watch is not None:
+            watch.wgmma_issued(warp, ins, _detail(what, joint))
 
     return operation
 
@@ -145,6 +153,22 @@ def _arguments(what: _Multiply, warp: Warp) -> dict[str, Any]:
     if not what.a_in_registers:
         arguments[_A] = warp.uniform(what.a[0], _A)
     return arguments
+
+
+def _detail(what: _Multiply, joint: Joint) -> WarpgroupWork:
+    """What it reads of shared memory, for observers."""
+    operands = {"B": (joint.arguments[_B], what.shape.n, what.mn_major_b)}
+    if not what.a_in_registers:
+        operands["A"] = joint.arguments[_A], ROWS, what.mn_major_a
+
+    def touches() -> list[Touch]:
+        return [
+            shared(name, 0, SmemDescriptor.decode_wgmma(word).chunks(rows, what.shape.k, mn_major))
+            for name, (word, rows, mn_major) in operands.items()
+        ]
+
+    key = ("wgmma", what.shape.k, *operands.values())
+    return WarpgroupWork(joint.number, key, touches, {name: word for name, (word, _, _) in operands.items()})
 
 
 def _a_operand(what: _Multiply, group: Warpgroup, joint: Joint) -> np.ndarray:

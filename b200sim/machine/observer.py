@@ -95,6 +95,16 @@ class TensorCoreWork:
 
 
 @dataclass(frozen=True)
+class WarpgroupWork:
+    """wgmma.mma_async `number` of a warpgroup, on its CTA; the rest as for `TensorCoreWork`."""
+
+    number: int
+    key: tuple[object, ...]
+    touches: Callable[[], list[Touch]]
+    descriptors: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Commit:
     """tcgen05.commit: one arrival on each target when the thread's earlier tensor core work is complete."""
 
@@ -249,6 +259,12 @@ class Observer:
 
     def copies_passed(self, warp: Warp, ins: Instruction, allowed: int | None) -> None:
         """cp.async.wait_group; None: wait_all."""
+
+    def wgmma_issued(self, warp: Warp, ins: Instruction, detail: WarpgroupWork) -> None:
+        """One of the four warps issues its part of a wgmma.mma_async."""
+
+    def wgmma_passed(self, warp: Warp, ins: Instruction, number: int) -> None:
+        """wgmma.wait_group: the warpgroup's operations up to `number` are complete."""
 
     # -- tensor memory and cluster launch control -----------------------------------------------------
 

@@ -33,6 +33,7 @@ class Joint:
     """One wgmma.mma_async of a warpgroup. `arguments`, of every warp that has issued it, must agree; the
     registers of A and of D before it are by warp of the group."""
 
+    number: int  # counted from 1 in the warpgroup
     ins: Instruction
     shape: Shape
     arguments: dict[str, Any]
@@ -177,7 +178,7 @@ class Warpgroup:
         if place == len(self.forming):
             pipe = ("wgmma", self.cta.rank, self.number)
             operation = AsyncOperation("wgmma", lambda: perform(joint), warp, ins.place(), pipe, ins=ins)
-            self.forming.append(Joint(ins, shape, arguments, operation))
+            self.forming.append(Joint(self.issued[rank], ins, shape, arguments, operation))
         joint = self.forming[place]
         self._check_same(joint, warp, ins, arguments)
         joint.fragments[rank], joint.accumulators[rank] = fragment, accumulators
@@ -211,6 +212,7 @@ class RegisterUse(Wait):
         self.warp = warp
         self.uses: list[Use] = []
         self.committed = 0  # groups
+        self.waited_for = 0  # number of the last operation that the warp has waited for
         self.busy = 0  # slots in `uses`
         self.unfenced = -1  # slots that threads may have touched since the last wgmma.fence
 
@@ -289,6 +291,7 @@ class RegisterUse(Wait):
             self.busy |= use.accumulators | use.fragments
         for use in waited:
             use.waited = True
+            self.waited_for = max(self.waited_for, use.joint.number)
         regs = self.warp.regs
         for slot in self.warp.program.fragments:
             value = regs[slot]

@@ -1,4 +1,4 @@
-"""Finds races, hazards and hangs of tcgen05 kernels while the simulated B200 runs them.
+"""Finds races, hazards and hangs of tcgen05 and wgmma kernels while a simulated GPU runs them.
 
 from b200sim.sanitizer import sanitize
 report = sanitize(lambda device: module.custom_kernel(data), schedules=20, seed=1)

@@ -25,7 +25,7 @@ def _shared(first: Access, second: Access) -> str:
         return "load_overwritten" if second.writes else "load_not_awaited"
     if first.facts.get("early") and second.kind in LOADS:
         return "load_not_awaited"
-    if first.kind in PIPELINED:
+    if first.kind in PIPELINED or first.kind == "wgmma":
         return "stage_overwritten"
     if first.kind in STORES:
         return "store_source_overwritten"
@@ -67,6 +67,9 @@ def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
     if first.kind in PIPELINED:
         known = f" (it commits to {', '.join(commits)})" if commits else " (it never commits)"
         return f"no wait by {waits} on an mbarrier to which {first.by()} commits after it{known}"
+    if first.kind == "wgmma":
+        then = "" if first.who == second.who else f", then an arrival (or barrier) that {waits} waits for"
+        return f"no wgmma.wait_group that covers it by a warp of its warpgroup{then}"
     if first.kind in STORES:
         return f"no cp.async.bulk.wait_group by {first.by()} followed by a barrier that {second.by()} passes"
     if first.kind in ("tmem ld", "tmem st"):

@@ -45,15 +45,15 @@ def _table(*rows: tuple[str, int, str, str, str, str]) -> dict[str, Hazard]:
 
 HAZARDS = _table(
     # -- shared memory and proxies
-    ("proxy_fence_missing", 1, ERROR, TEXT, "9.7.9.25.2, 9.7.16.6.5, 9.7.13.4",
-     "the async proxy (TMA, tcgen05) uses memory that was written by st (global memory: or by copies of "
-     "another CTA) and not passed through fence.proxy.async"),
+    ("proxy_fence_missing", 1, ERROR, TEXT, "9.7.9.25.2, 9.7.15.4, 9.7.16.6.5, 9.7.13.4",
+     "the async proxy (TMA, tcgen05, wgmma) uses memory that was written by st (global memory: or by copies "
+     "of another CTA) and not passed through fence.proxy.async"),
     ("proxy_fence_by_reader", 1, NOTE, ON_THE_WAY, "9.7.13.4, 8.9.5",
      "fence.proxy.async was executed only by the thread that issues the asynchronous operation"),
     ("load_not_awaited", 2, ERROR, TEXT, "9.7.9.25.1, 9.7.9.25.1.2, 9.7.13.15.16",
      "data of an asynchronous copy is used before its mbarrier phase was observed"),
-    ("stage_overwritten", 3, ERROR, TEXT, "9.7.16.6.2.1.1, 9.7.16.12.1",
-     "shared memory is overwritten while tcgen05.mma or cp may still read it"),
+    ("stage_overwritten", 3, ERROR, TEXT, "9.7.16.6.2.1.1, 9.7.16.12.1, 9.7.15.7.3",
+     "shared memory is overwritten while tcgen05.mma or cp, or wgmma.mma_async, may still read it"),
     ("load_overwritten", 3, ERROR, TEXT, "9.7.9.25.1, 8.9.1.1",
      "an asynchronous copy and another write to the same shared memory are not ordered"),
     ("store_source_overwritten", 4, ERROR, TEXT, "9.7.9.25.1, 9.7.9.27.2.2",

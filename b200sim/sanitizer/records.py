@@ -18,7 +18,8 @@ class Access:
     """One side: `kind` of act, by whom, at which instruction, on what.
 
     kind: ld, st, atomic, edit (tensormap.replace), tma load, bulk load, tma store, bulk store, try_cancel,
-    mma, cp, shift, tmem ld, tmem st, alloc, dealloc, use (of a value). `time` counts events of the launch.
+    mma, cp, shift (of tcgen05), wgmma, tmem ld, tmem st, alloc, dealloc, use (of a value). `time` counts
+    events of the launch.
     """
 
     kind: str
@@ -42,7 +43,7 @@ class Access:
     def writes(self) -> bool:
         if self.kind in PIPELINED:
             return self.operand in ("D", "destination")
-        return self.kind not in ("ld", "tma store", "bulk store", "tmem ld")
+        return self.kind not in ("ld", "tma store", "bulk store", "tmem ld", "wgmma")
 
     @property
     def source(self) -> str:
@@ -56,6 +57,8 @@ class Access:
             return f"TMA store to {self.facts.get('tensor', '?')}"
         if self.kind in ("mma", "cp", "shift"):
             return f"tcgen05.{self.kind} ({self.operand})" if self.operand else f"tcgen05.{self.kind}"
+        if self.kind == "wgmma":
+            return f"wgmma.mma_async ({self.operand})"
         if self.kind in ("tmem ld", "tmem st"):
             return f"tcgen05.{self.kind[-2:]}"
         if self.kind in ("alloc", "dealloc"):

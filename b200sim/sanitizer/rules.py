@@ -168,6 +168,13 @@ RULES = (
         ("test_wait_ld_is_not_missed_where_the_registers_were_read",),
     ),
     Rule(
+        "wgmma.mma_async reads shared memory through the async proxy, from its issue by each of the four "
+        "warps until a `wait_group` covers it.",
+        "9.7.15.4, 9.7.15.7.3",
+        "text; what one warp has waited for is over for its whole warpgroup, as operations belong to that",
+        ("test_wgmma",),
+    ),
+    Rule(
         "A tensor map that the kernel rewrote needs the acquire fence of its proxy before use, and its "
         "copies' completion before the rewrite.",
         "9.7.9.25.1, 9.7.9.27.1.2, 9.7.13.4, 9.7.13.16",

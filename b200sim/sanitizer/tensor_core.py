@@ -74,7 +74,7 @@ class TensorCoreEvents(AsyncShared):
     def _places(self, detail: TensorCoreWork) -> list[Place]:
         places = self.places.get(detail.key)
         if places is None:
-            places = self.places[detail.key] = [_place(touch) for touch in detail.touches()]
+            places = self.places[detail.key] = [place_of(touch) for touch in detail.touches()]
         return places
 
     def _operand(
@@ -92,15 +92,15 @@ class TensorCoreEvents(AsyncShared):
         self.read_shared(state, ws, access, target, place.where, pipe.memory)
         descriptor = detail.descriptors.get(access.operand)
         if descriptor is not None:
-            self._check_swizzle(target, access, place, descriptor)
+            self.check_swizzle(target, access, place, SmemDescriptor.decode(descriptor).swizzle)
 
-    def _check_swizzle(self, target: CtaState, access: Access, place: Place, descriptor: int) -> None:
+    def check_swizzle(self, target: CtaState, access: Access, place: Place, used: int) -> None:
         """Tensor map and operand descriptor must swizzle alike (PTX ISA 5.5.7, 9.7.16.4.1)."""
         number = int(target.shared.written_by[place.where[0]])
         fill = self.accesses[number]
         if fill is None or "swizzle" not in fill.facts:
             return
-        span, used = fill.facts["swizzle"], SmemDescriptor.decode(descriptor).swizzle
+        span = fill.facts["swizzle"]
         if span != used and self.once("swizzle", access.ins.line, access.operand):
             self.report(
                 "swizzle_mismatch",
@@ -242,7 +242,8 @@ def _negative(cells: Any) -> bool:
     return bool(((codes > 0x80) & (codes < 0xFF)).any())
 
 
-def _place(touch: Touch) -> Place:
+def place_of(touch: Touch) -> Place:
+    """An operand of an operation, as the shadow memories address it."""
     if touch.space == "shared":
         chunks = np.sort(touch.chunks.reshape(-1))
         return Place(touch, words_of_chunks(chunks), touch.start, touch.size)

@@ -29,7 +29,7 @@ from b200sim.sanitizer.global_shadow import Box, Run
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import words
 from b200sim.sanitizer.state import BarrierState, ClusterState, WarpState
-from b200sim.sanitizer.tensor_core import TensorCoreEvents
+from b200sim.sanitizer.warpgroup import WarpgroupEvents
 
 if TYPE_CHECKING:
     from b200sim.machine.asynchronous import AsyncOperation
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SPANS = {0: 0, 1: 32, 2: 64, 3: 128}  # swizzle mode of a tensor map -> bytes
 
 
-class UnitEvents(TensorCoreEvents, DescriptorEvents):
+class UnitEvents(WarpgroupEvents, DescriptorEvents):
     pending: dict[AsyncOperation, tuple[Knowledge, tuple[tuple[BarrierState, int], ...]]]
 
     def issued(self, operation: AsyncOperation) -> None:
