@@ -270,7 +270,9 @@ def _sanitized(message: Any) -> Sanitized | None:
 def _finding(message: Any) -> dict[str, Any]:
     message = fields.mapping(message, "a finding")
     short = {name: fields.text(message.get(name), 400) for name in ("code", "kernel", "schedule")}
-    long = {name: fields.text(message.get(name), MAX_TEXT) for name in ("message", "missing", "detail")}
+    long = {
+        name: fields.text(message.get(name), MAX_TEXT) for name in ("message", "missing", "between", "detail")
+    }
     numbers = {name: fields.integer(message.get(name), name) for name in ("launch", "count")}
     sides = {name: _side(message.get(name)) for name in ("first", "second")}
     return {**short, **long, **numbers, **sides, "ctas": list(fields.words(message, "ctas", 256, 40))}

@@ -14,11 +14,13 @@ from typing import Any
 
 from b200sim.machine.schedule import exploration, schedule
 from b200sim.sanitizer import Finding, Report
+from b200sim.sanitizer.codes import HAZARDS
 from b200sim.sanitizer.report import Explored
 from evaluator import conduct, problem, simulated
 from evaluator.arena import Arena
 from evaluator.attachment import Attachment
 from evaluator.cases import Case
+from evaluator.channel import BadMessage
 from evaluator.handle import Worker
 from evaluator.judge import Job
 from evaluator.messages import Failed, Ran, Sanitized, Written
@@ -88,7 +90,10 @@ class SanitizedCase:
             if not isinstance(reply, (Ran, Failed)) or reply.sanitizer is None:
                 return Verdict(Status.PROTOCOL, "the worker broke the protocol: expected `sanitizer`")
             self.result.launches = self.result.launches or reply.launches
-            self.outcome.report.merge(read(reply.sanitizer))
+            try:
+                self.outcome.report.merge(read(reply.sanitizer))
+            except BadMessage as error:
+                return Verdict(Status.PROTOCOL, f"the worker broke the protocol: {error}")
             if isinstance(reply, Failed):
                 return conduct.failed(reply)
             alive = conduct.survivors(worker.survivors())
@@ -149,13 +154,12 @@ def jobs(cases: Sequence[Case], asked: Sanitize, limit: Callable[[Case], float])
 
 
 def read(told: Sanitized) -> Report:
-    """A report as a worker told it; findings whose code nobody knows are left out."""
+    """A report as a worker told it. Raises `BadMessage` for a hazard that nobody knows."""
     report = Report(explored=[Explored(**record) for record in told.schedules])
     for record in told.findings:
-        try:
-            report.findings.add(Finding.from_dict(record))
-        except KeyError:
-            continue
+        if record["code"] not in HAZARDS:
+            raise BadMessage(f"unknown hazard {record['code'][:60]!r}")
+        report.findings.add(Finding.from_dict(record))
     return report
 
 

@@ -73,7 +73,8 @@ SIDE = {
 }  # fmt: skip
 FINDING = {
     "code": "shared_race", "severity": "error", "message": "two threads", "missing": "a barrier",
-    "rule": "", "detail": "", "kernel": "k", "launch": 0, "schedule": "eager", "count": 3,
+    "between": "no order", "rule": "", "detail": "",
+    "kernel": "k", "launch": 0, "schedule": "eager", "count": 3,
     "ctas": ["CTA (0,0,0)"],
     "first": SIDE, "second": {**SIDE, "kind": "st"},
 }  # fmt: skip
@@ -107,9 +108,19 @@ def test_findings_cross_as_they_are_and_add_up() -> None:
     assert "submission.py:12" in whole.text() and "ERROR shared_race, 6 times in 2 CTAs" in whole.text()
 
 
-def test_a_finding_nobody_knows_is_no_finding() -> None:
+def test_all_that_a_finding_says_crosses() -> None:
+    reply = told([FINDING], [EXPLORED])
+    assert reply.sanitizer is not None
+    said = Finding("shared_race", "x").as_dict()
+    derived = {"severity", "rule"}  # from the code, on this side
+    assert set(reply.sanitizer.findings[0]) == set(said) - derived
+    assert set(reply.sanitizer.schedules[0]) == set(Explored("eager").as_dict())
+
+
+def test_a_hazard_nobody_knows_is_refused() -> None:
     reply = told([{**FINDING, "code": "made_up"}], [EXPLORED])
-    assert reply.sanitizer is not None and not len(sanitizing.read(reply.sanitizer).findings)
+    with pytest.raises(BadMessage, match="made_up"):
+        sanitizing.read(reply.sanitizer)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
