@@ -21,7 +21,7 @@ from b200sim.machine.observer import Commit, Observer, TensorCoreWork, TensorLoa
 from b200sim.machine.waiting import MBarrier
 from b200sim.machine.warp import Warp
 from b200sim.ptx.syntax import Instruction
-from b200sim.tma.descriptor import TensorMap
+from b200sim.tma.tensor_map import TensorMap
 
 GRANULE = 16  # bytes; boxes begin and end at multiples
 WarpKey = tuple[int, int]  # CTA rank, warp

@@ -23,7 +23,8 @@ import torch
 
 import reference
 from b200sim.driver import Launch, simulated_device
-from b200sim.tma.descriptor import ElementType, Swizzle, decode
+from b200sim.tma.encoding import decode
+from b200sim.tma.tensor_map import ElementType, Swizzle
 from profiling.binary import find_tool
 
 SOURCE = Path(__file__).parents[1] / "submission.py"

@@ -12,12 +12,11 @@ from b200sim.isa.registry import Operation, check_modifiers, instruction
 from b200sim.isa.values import lane
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
-from b200sim.tma import descriptor
+from b200sim.tma import editing
+from b200sim.tma.encoding import MAP_BYTES
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
-
-MAP_BYTES = 128
 
 
 def _map_bytes(warp: Warp, address: int, shared: bool, what: str) -> NDArray[np.uint8]:
@@ -47,7 +46,7 @@ def replace(ins: Instruction, binder: Binder) -> Operation:
             elif watch is not None:
                 watch.tensor_map_edited(warp, ins, place)
             which = lane(warp.regs[ordinal[0]], i) if ordinal else None
-            descriptor.replace(raw, field, which, lane(warp.regs[value], i))
+            editing.replace(raw, field, which, lane(warp.regs[value], i))
 
     return operation
 

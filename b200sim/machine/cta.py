@@ -14,7 +14,8 @@ from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, Tens
 from b200sim.machine.warp import Warp
 from b200sim.machine.warpgroup import WARPS, Warpgroup
 from b200sim.tensor_memory import TensorMemory
-from b200sim.tma.descriptor import TensorMap, decode
+from b200sim.tma.encoding import decode
+from b200sim.tma.tensor_map import TensorMap
 
 if TYPE_CHECKING:
     from b200sim.machine.grid import Grid

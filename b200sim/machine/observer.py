@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
     from b200sim.ptx.syntax import Instruction
     from b200sim.tensor_core.touch import Touch
-    from b200sim.tma.descriptor import TensorMap
+    from b200sim.tma.tensor_map import TensorMap
 
 Target = tuple["Cta", int]  # a CTA and an offset in its shared memory
 Rectangle = tuple[int, int, int, int]  # lane, lanes, column, columns of tensor memory

@@ -18,7 +18,7 @@ from b200sim.sanitizer.locations import Act
 
 if TYPE_CHECKING:
     from b200sim.global_memory import Allocation, GlobalMemory
-    from b200sim.tma.descriptor import TensorMap
+    from b200sim.tma.tensor_map import TensorMap
 
 GRAIN = 2  # bytes per cell, until somebody writes single bytes
 LISTED = 1 << 16  # reads of an allocation that are remembered as a list

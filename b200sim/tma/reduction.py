@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from b200sim.faults import Fault
 from b200sim.global_memory import Array
-from b200sim.tma.descriptor import ElementType
+from b200sim.tma.tensor_map import ElementType
 
 _INTEGERS: dict[str, np.dtype[Any]] = {
     "u32": np.dtype(np.uint32),

@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import RAW_DTYPES, Array, Bytes, GlobalMemory
-from b200sim.tma.descriptor import Atomicity, Swizzle, TensorMap
 from b200sim.tma.reduction import reduce_into
+from b200sim.tma.tensor_map import Atomicity, Swizzle, TensorMap
 
 CHUNK = RAW_DTYPES[16]
 RESERVED_SHARED_BYTES = 0x400

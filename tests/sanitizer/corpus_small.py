@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from b200sim.tma.descriptor import ElementType, Swizzle, TensorMap
+from b200sim.tma.encoding import encode
+from b200sim.tma.tensor_map import ElementType, Swizzle, TensorMap
 from tests.sanitizer.corpus_ptx import Arrays, PtxDefect
 
 SHARED = 4096
@@ -50,7 +51,7 @@ def with_map(rewritable: bool = True) -> tuple[Arrays, np.ndarray]:
     room = np.zeros(256 + 128, np.uint8)
     at = -room.ctypes.data % 128
     tensor_map = room[at : at + 128]
-    tensor_map[:] = np.frombuffer(box.encode(), np.uint8)
+    tensor_map[:] = np.frombuffer(encode(box), np.uint8)
     return [source, tensor_map, np.zeros(256, np.uint32)], np.arange(256, dtype=np.uint32)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from silicon_case import Case, random_of
 
-from b200sim.tma.descriptor import ELEMENT_BITS, FLOAT_TYPES, SWIZZLE_SPAN, ElementType, Swizzle, TensorMap
+from b200sim.tma.encoding import encode
+from b200sim.tma.tensor_map import ELEMENT_BITS, FLOAT_TYPES, SWIZZLE_SPAN, ElementType, Swizzle, TensorMap
 
 SMEM = ".extern .shared .align 1024 .b8 smem[];"
 TILE_BYTES = 4096  # of the copied-out shared memory
@@ -264,7 +265,7 @@ def update_cases() -> Iterator[Case]:
             kind=0,
             swizzle=Swizzle.B64,
         )
-        data[:128] = np.frombuffer(start.encode(), np.uint8)
+        data[:128] = np.frombuffer(encode(start), np.uint8)
         body = fill_shared(128) + (
             f"@%first tensormap.replace.tile.{kind}.shared::cta.b1024.{width} [%tile], {ordinal}{value};"
             + copy_out(128).replace("128; setp.lt.u32 %more, %x7, 128", "128; setp.lt.u32 %more, %x7, 64")

@@ -15,7 +15,8 @@ from b200sim.global_memory import GlobalMemory
 from b200sim.machine.grid import Grid
 from b200sim.ptx.parser import parse
 from b200sim.ptx.program import Program
-from b200sim.tma.descriptor import TensorMap
+from b200sim.tma.encoding import encode
+from b200sim.tma.tensor_map import TensorMap
 
 FILL = 0xCD
 ALIGN = 1024  # of the buffers
@@ -61,7 +62,7 @@ class Case:
         """The tensor map for buffers at these addresses. `kind` is 0 on Hopper, 2 on Blackwell."""
         if self.map is None:
             return bytes(128)
-        return replace(self.map, address=self.map.address + addresses[self.map_over], kind=kind).encode()
+        return encode(replace(self.map, address=self.map.address + addresses[self.map_over], kind=kind))
 
 
 def random_of(name: str) -> np.random.Generator:

@@ -15,7 +15,8 @@ from ptx_harness import DYNAMIC, aligned, lanes, run_kernel
 from b200sim.faults import Fault
 from b200sim.machine.observer import Observer
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
-from b200sim.tma.descriptor import ElementType, Swizzle, TensorMap
+from b200sim.tma.encoding import encode
+from b200sim.tma.tensor_map import ElementType, Swizzle, TensorMap
 
 HEAD = """.reg .b64 %a<9>, %w; .reg .b32 %t, %l, %wid, %v, %u, %r, %bar, %d, %c<6>;
     .reg .pred %p, %q, %one, %first;
@@ -61,7 +62,7 @@ def map_of(array: np.ndarray, box: tuple[int, ...], swizzle: Swizzle = Swizzle.N
         box,
         swizzle=swizzle,
     )
-    return aligned(np.frombuffer(tensor_map.encode(), np.uint8))
+    return aligned(np.frombuffer(encode(tensor_map), np.uint8))
 
 
 def numbers(*shape: int, dtype=np.uint32) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from tile_model import BITS, SPANS, taken
 
-from b200sim.tma.descriptor import ElementType, Swizzle, TensorMap
+from b200sim.tma.tensor_map import ElementType, Swizzle, TensorMap
 
 PLAIN_TYPES = [t for t in ElementType if t not in (ElementType.B4X16_P64, ElementType.B6X16_P32)]
 SHARED_BYTES = 0x400 + 24 * 1024

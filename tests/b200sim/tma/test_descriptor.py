@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from strategies import PLAIN_TYPES
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.tma.descriptor import Atomicity, ElementType, Swizzle, TensorMap, decode, replace
+from b200sim.tma.editing import replace
+from b200sim.tma.encoding import decode, encode, read_fields
+from b200sim.tma.tensor_map import Atomicity, ElementType, Swizzle, TensorMap
 
 
 def words(raw: bytes) -> tuple[int, ...]:
@@ -44,11 +46,11 @@ OUTPUT = TensorMap(
 
 
 def test_words_of_the_maps_of_an_nvfp4_gemm():
-    assert [words(m.encode())[2] for m in (OPERAND, SCALES, OUTPUT)] == [0x002465A2, 0x002400B2, 0x00244322]
+    assert [words(encode(m))[2] for m in (OPERAND, SCALES, OUTPUT)] == [0x002465A2, 0x002400B2, 0x00244322]
 
 
 def test_every_word_of_one_map():
-    assert words(OPERAND.encode())[:16] == (
+    assert words(encode(OPERAND))[:16] == (
         0x34567890,
         0x7F12,
         0x002465A2,
@@ -66,7 +68,7 @@ def test_every_word_of_one_map():
         127,
         0,
     )
-    assert words(OPERAND.encode())[16:] == (0,) * 16
+    assert words(encode(OPERAND))[16:] == (0,) * 16
 
 
 def test_high_bits_of_strides_box_and_element_strides():
@@ -81,14 +83,14 @@ def test_high_bits_of_strides_box_and_element_strides():
         Atomicity.B64,
         nan_fill=True,
     )
-    w = words(tensor_map.encode())
+    w = words(encode(tensor_map))
     assert w[2] == 2 | 4 << 4 | 10 << 7 | 3 << 13 | 1 << 15 | 2 << 17 | 3 << 19
     assert w[3:7] == (0xFFFF_FFFF, 0xA000_0000, 0x0000_0002, 0x0000_0001)
     assert w[7] == 0xF | 0 << 4 | 5 << 8 | 0xF << 12
     assert w[8:13] == (0xFFFF_FFFF, 1, 2, 3, 4)
     assert w[13] == 63 << 24 | 1 << 3 | 7 << 6 | 2 << 9 | 4 << 12
     assert w[14] == 255 | 16 << 8 | 0 << 16 | 199 << 24
-    assert decode(tensor_map.encode()) == tensor_map
+    assert decode(encode(tensor_map)) == tensor_map
 
 
 @st.composite
@@ -122,7 +124,7 @@ def tensor_maps(draw):
 
 @given(tensor_maps(), st.binary(min_size=64, max_size=64))
 def test_round_trip_ignores_the_upper_half(tensor_map, garbage):
-    raw = tensor_map.encode()
+    raw = encode(tensor_map)
     assert len(raw) == 128
     assert decode(raw) == tensor_map
     assert decode(raw[:64] + garbage) == tensor_map
@@ -161,10 +163,10 @@ REPLACED = [
 
 @pytest.mark.parametrize(("field", "ordinal", "value", "change"), REPLACED)
 def test_replace_changes_one_field(field, ordinal, value, change):
-    raw = np.frombuffer(OPERAND.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(OPERAND), np.uint8).copy()
     raw[64:] = 0xC3
     replace(raw, field, ordinal, value)
-    assert raw[:64].tobytes() == dataclasses.replace(OPERAND, **change).encode()[:64]
+    assert raw[:64].tobytes() == encode(dataclasses.replace(OPERAND, **change))[:64]
     assert (raw[64:] == 0xC3).all()
 
 
@@ -174,15 +176,15 @@ def test_replace_changes_one_field(field, ordinal, value, change):
     + [(11, 7, True), (12, 8, True), (13, 11, False), (14, 12, False), (15, 13, False)],
 )
 def test_replace_elemtype_operands_of_ptx_table_33(operand, element, tf32):
-    raw = np.frombuffer(dataclasses.replace(OUTPUT, tf32=True).encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(dataclasses.replace(OUTPUT, tf32=True)), np.uint8).copy()
     replace(raw, "elemtype", None, operand)
-    changed = TensorMap.from_bytes(raw.tobytes())
+    changed = read_fields(raw.tobytes())
     assert (int(changed.element), changed.tf32) == (element, tf32)
     assert dataclasses.replace(changed, element=OUTPUT.element, tf32=False) == OUTPUT
 
 
 def test_replace_rank_takes_rank_minus_one_and_fill_mode_is_a_flag():
-    raw = np.frombuffer(OUTPUT.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(OUTPUT), np.uint8).copy()
     replace(raw, "rank", None, 1)
     replace(raw, "fill_mode", None, 1)
     changed = decode(raw.tobytes())
@@ -190,7 +192,7 @@ def test_replace_rank_takes_rank_minus_one_and_fill_mode_is_a_flag():
 
 
 def test_grouped_kernels_may_write_the_dimensions_that_a_rank_3_map_has_not():
-    raw = np.frombuffer(OPERAND.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(OPERAND), np.uint8).copy()
     for ordinal, size in enumerate((1536, 96, 1, 1, 1)):
         replace(raw, "global_dim", ordinal, size)
     for ordinal, stride in enumerate((768, 0, 0, 0)):
@@ -200,7 +202,7 @@ def test_grouped_kernels_may_write_the_dimensions_that_a_rank_3_map_has_not():
 
 
 def test_replacing_a_dimension_by_zero_wraps_as_in_hardware():
-    raw = np.frombuffer(OPERAND.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(OPERAND), np.uint8).copy()
     replace(raw, "global_dim", 1, 0)
     assert decode(raw.tobytes()).dims == (4096, 1 << 32, 1)
 
@@ -225,12 +227,12 @@ def test_replacing_a_dimension_by_zero_wraps_as_in_hardware():
     ],
 )
 def test_replace_refuses_operands_that_cannot_be_stored(field, ordinal, value, named):
-    raw = np.frombuffer(OPERAND.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(OPERAND), np.uint8).copy()
     with pytest.raises(Fault) as caught:
         replace(raw, field, ordinal, value)
     assert caught.value.code == "bad_tensor_map"
     assert named in caught.value.message
-    assert raw.tobytes() == OPERAND.encode()
+    assert raw.tobytes() == encode(OPERAND)
 
 
 def test_replace_of_an_unknown_field_is_unsupported():
@@ -255,7 +257,7 @@ def test_replace_of_an_unknown_field_is_unsupported():
     ],
 )
 def test_decode_names_the_bad_field(base, change, named):
-    raw = np.frombuffer(base.encode(), np.uint8).copy()
+    raw = np.frombuffer(encode(base), np.uint8).copy()
     raw[:64] = np.frombuffer(encode_unchecked(dataclasses.replace(base, **change)), np.uint8)[:64]
     with pytest.raises(Fault) as caught:
         decode(raw.tobytes())
@@ -265,7 +267,7 @@ def test_decode_names_the_bad_field(base, change, named):
 
 def encode_unchecked(tensor_map: TensorMap) -> bytes:
     """encode() refuses an address that the descriptor could hold; put that in by hand."""
-    raw = bytearray(dataclasses.replace(tensor_map, address=0).encode())
+    raw = bytearray(encode(dataclasses.replace(tensor_map, address=0)))
     raw[:8] = tensor_map.address.to_bytes(8, "little")
     return bytes(raw)
 
@@ -287,7 +289,7 @@ def encode_unchecked(tensor_map: TensorMap) -> bytes:
 )
 def test_encode_names_the_field_that_does_not_fit(change, named):
     with pytest.raises(Fault) as caught:
-        dataclasses.replace(OPERAND, **change).encode()
+        encode(dataclasses.replace(OPERAND, **change))
     assert caught.value.code == "bad_tensor_map"
     assert named in caught.value.message
 
@@ -304,7 +306,7 @@ def test_encode_names_the_field_that_does_not_fit(change, named):
 )
 def test_modes_the_simulator_has_not_are_unsupported(change):
     with pytest.raises(Unsupported):
-        decode(dataclasses.replace(OPERAND, **change).encode())
+        decode(encode(dataclasses.replace(OPERAND, **change)))
 
 
 @pytest.mark.parametrize("fill", [0x00, 0xFF])

@@ -12,7 +12,9 @@ from strategies import MARGIN, PLAIN_TYPES, SHARED_BYTES, aligned, cases
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import GlobalMemory
 from b200sim.tma import tile
-from b200sim.tma.descriptor import Atomicity, ElementType, Swizzle, TensorMap, decode
+from b200sim.tma.encoding import decode, encode
+from b200sim.tma.tensor_map import Atomicity, ElementType, Swizzle, TensorMap
+from b200sim.tma.validation import validate
 
 RELAXED = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -40,7 +42,7 @@ def oob_element(tensor_map: TensorMap) -> int:
 def test_load_equals_model_and_leaves_the_rest_alone(case):
     expected = bytearray(case.shared.tobytes())
     tensor = case.arena[MARGIN:].tobytes()
-    tensor_map = decode(case.tensor_map.encode())
+    tensor_map = decode(encode(case.tensor_map))
     tile_model.load(tensor_map, case.coords, tensor, expected, case.offset, oob_element(tensor_map))
 
     # Only the tensor itself is registered: an in-range element can't lie outside of it.
@@ -286,7 +288,7 @@ def test_wide_atomicity_follows_the_tables_of_ptx(atomicity, rows):
     tensor_map = TensorMap(
         0x1000, ElementType.U8, (128, 8), (128,), (128, 8), swizzle=Swizzle.B128, atomicity=atomicity
     )
-    tensor_map.validate()
+    validate(tensor_map)
     box = np.repeat(np.arange(64, dtype=np.uint8), 16)
     shared = np.zeros(0x800 + 1024, np.uint8)
     tile.place(shared, 0x800, box, tensor_map)

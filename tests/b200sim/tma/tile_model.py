@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from b200sim.tma.descriptor import TensorMap
+from b200sim.tma.tensor_map import TensorMap
 
 BITS = {0: 8, 1: 16, 2: 32, 3: 32, 4: 64, 5: 64, 6: 16, 7: 32, 8: 32, 9: 64, 10: 16, 11: 4}
 SPANS = {1: 32, 2: 64, 3: 128}
