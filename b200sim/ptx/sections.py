@@ -1,8 +1,7 @@
-"""The sections of the PTX ISA manual that comments, rules and reports of this project cite.
+"""The sections of the PTX ISA manual, version 9.1 (CUDA 13.1), that this project cites by number.
 
 Numbers move between versions (cp.async.bulk.tensor, 9.7.9.27.1.2, was 9.7.9.25.5.2 before): with another one,
-look for the title. Titles of instructions are shortened to the instruction's name. To cite a section that is
-not listed here, look it up in the manual and add it; a test asks for that.
+look for the title. A test looks at every citation in comments: its section must exist.
 """
 
 from __future__ import annotations
@@ -11,21 +10,40 @@ import re
 
 VERSION = "9.1"
 
+#: How many sections each section has; those that are not listed have none.
+SECTIONS = {
+    "": 14, "1": 4, "2": 3, "2.2": 3, "3": 3, "4": 5, "4.3": 2, "4.5": 6, "5": 5, "5.1": 8, "5.1.3": 1,
+    "5.1.6": 4, "5.2": 5, "5.2.5": 3, "5.3": 3, "5.4": 8, "5.5": 8, "5.5.1": 1, "5.5.1.1": 1,
+    "5.5.3": 4, "5.5.3.4": 1, "5.5.4": 3, "5.5.5": 4, "6": 6, "6.4": 4, "6.4.1": 1, "6.5": 2, "7": 3,
+    "7.1": 1, "8": 11, "8.1": 1, "8.2": 6, "8.4": 2, "8.7": 2, "8.9": 7, "8.9.1": 1, "8.10": 6,
+    "8.11": 1, "9": 7, "9.3": 2, "9.3.1": 2, "9.4": 1, "9.6": 1, "9.7": 19, "9.7.1": 24, "9.7.2": 6,
+    "9.7.3": 22, "9.7.4": 10, "9.7.5": 3, "9.7.6": 4, "9.7.7": 2, "9.7.8": 9, "9.7.9": 28,
+    "9.7.9.25": 4, "9.7.9.25.1": 2, "9.7.9.25.3": 3, "9.7.9.25.4": 3, "9.7.9.27": 2, "9.7.9.27.1": 4,
+    "9.7.9.27.2": 2, "9.7.10": 6, "9.7.11": 4, "9.7.12": 7, "9.7.13": 18, "9.7.13.15": 17,
+    "9.7.13.15.5": 2, "9.7.14": 6, "9.7.14.4": 5, "9.7.14.5": 17, "9.7.14.6": 3, "9.7.14.6.2": 8,
+    "9.7.15": 7, "9.7.15.5": 2, "9.7.15.5.1": 2, "9.7.15.5.1.1": 4, "9.7.15.5.1.2": 2,
+    "9.7.15.5.1.2.1": 3, "9.7.15.6": 3, "9.7.15.6.2": 3, "9.7.15.7": 3, "9.7.16": 12, "9.7.16.1": 2,
+    "9.7.16.2": 3, "9.7.16.2.1": 1, "9.7.16.2.3": 1, "9.7.16.2.3.1": 5, "9.7.16.3": 3, "9.7.16.3.1": 2,
+    "9.7.16.3.1.2": 1, "9.7.16.4": 3, "9.7.16.4.1": 1, "9.7.16.5": 2, "9.7.16.6": 5, "9.7.16.6.2": 1,
+    "9.7.16.6.2.1": 2, "9.7.16.6.4": 5, "9.7.16.7": 1, "9.7.16.8": 5, "9.7.16.9": 3, "9.7.16.9.1": 2,
+    "9.7.16.10": 9, "9.7.16.10.4": 6, "9.7.16.10.5": 7, "9.7.16.10.7": 3, "9.7.16.10.7.2": 5,
+    "9.7.16.10.7.3": 5, "9.7.16.10.8": 5, "9.7.16.10.8.4": 6, "9.7.16.10.9": 4, "9.7.16.11": 1,
+    "9.7.16.12": 1, "9.7.17": 3, "9.7.18": 2, "9.7.18.1": 4, "9.7.18.2": 4, "9.7.19": 5, "10": 33,
+    "11": 8, "11.1": 3, "11.2": 3, "11.3": 3, "11.4": 9, "11.5": 4, "11.6": 4, "11.7": 3, "11.8": 1,
+    "12": 4, "13": 38, "14": 3,
+}  # fmt: skip
+
+#: Titles of the sections that the sanitizer's reports and rules cite. Of an instruction's, its name.
 TITLES = {
     "2.2.2": "Cluster of Cooperative Thread Arrays",
-    "5.1.3": "Constant State Space",
     "5.1.4": "Global State Space",
-    "5.1.5": "Local State Space",
-    "5.1.6.4": "Device Function Parameters",
     "5.1.7": "Shared State Space",
     "5.2.3": "Alternate Floating-Point Data Formats",
     "5.5": "Tensors",
-    "5.5.3": "Tiled Mode",
     "5.5.7": "Swizzling Modes",
     "6.4.1": "Addresses as Operands",
     "8.2.4": "Memory Operations on Vector Data Types",
     "8.2.6": "Initialization",
-    "8.4": "Operation types",
     "8.4.2": "volatile Operation",
     "8.5": "Scope",
     "8.6": "Proxies",
@@ -37,45 +55,22 @@ TITLES = {
     "8.9.4": "Memory synchronization",
     "8.9.5": "Causality Order",
     "9.7": "Instructions",
-    "9.7.1": "Integer Arithmetic Instructions",
-    "9.7.1.18": "brev",
-    "9.7.1.19": "bfe",
-    "9.7.2": "Extended-Precision Integer Arithmetic Instructions",
-    "9.7.3": "Floating-Point Instructions",
-    "9.7.4": "Half Precision Floating-Point Instructions",
-    "9.7.6": "Comparison and Selection Instructions",
-    "9.7.8": "Logic and Shift Instructions",
-    "9.7.9.3": "mov",
-    "9.7.9.4": "mov, packing and unpacking",
     "9.7.9.6": "shfl.sync",
-    "9.7.9.8": "ld",
-    "9.7.9.11": "st",
-    "9.7.9.19": "isspacep",
-    "9.7.9.21": "cvt",
-    "9.7.9.24": "getctarank",
-    "9.7.9.25": "Asynchronous copy",
     "9.7.9.25.1": "Completion Mechanisms for Asynchronous Copy Operations",
     "9.7.9.25.1.1": "Async-group mechanism",
     "9.7.9.25.1.2": "Mbarrier-based mechanism",
     "9.7.9.25.2": "Async Proxy",
-    "9.7.9.25.3": "Non-bulk copy",
     "9.7.9.25.3.3": "cp.async.wait_group, cp.async.wait_all",
-    "9.7.9.25.4": "Bulk copy",
     "9.7.9.25.4.1": "cp.async.bulk",
     "9.7.9.25.4.2": "cp.reduce.async.bulk",
-    "9.7.9.27": "Tensor copy and completion instructions (below multimem.cp.reduce.async.bulk)",
     "9.7.9.27.1.1": "Restriction on Tensor Copy instructions",
     "9.7.9.27.1.2": "cp.async.bulk.tensor",
-    "9.7.9.27.1.3": "cp.reduce.async.bulk.tensor",
     "9.7.9.27.2.2": "cp.async.bulk.wait_group",
-    "9.7.9.28": "tensormap.replace",
-    "9.7.12": "Control Flow Instructions",
     "9.7.13.1": "bar, barrier",
     "9.7.13.2": "bar.warp.sync",
     "9.7.13.3": "barrier.cluster",
     "9.7.13.4": "membar, fence",
     "9.7.13.5": "atom",
-    "9.7.13.6": "red",
     "9.7.13.9": "vote.sync",
     "9.7.13.13": "griddepcontrol",
     "9.7.13.15": "mbarrier",
@@ -91,26 +86,14 @@ TITLES = {
     "9.7.13.15.16": "mbarrier.test_wait, mbarrier.try_wait",
     "9.7.13.16": "tensormap.cp_fenceproxy",
     "9.7.13.17": "clusterlaunchcontrol.try_cancel",
-    "9.7.13.18": "clusterlaunchcontrol.query_cancel",
-    "9.7.15": "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions",
-    "9.7.15.2": "Matrix Shape",
     "9.7.15.4": "Async Proxy",
-    "9.7.15.5.1.1": "Register Fragments",
-    "9.7.15.5.1.2": "Shared Memory Matrix Layout",
-    "9.7.15.5.1.2.2": "Matrix Descriptor Format",
-    "9.7.15.5.2": "wgmma.mma_async",
     "9.7.15.7.3": "wgmma.wait_group",
-    "9.7.16": "TensorCore 5th Generation Family Instructions",
-    "9.7.16.1": "Tensor Memory",
     "9.7.16.1.2": "Tensor Memory Allocation",
     "9.7.16.2": "Matrix and Data Movement Shape",
-    "9.7.16.3": "Major-ness supported by Strides",
-    "9.7.16.3.3": "Canonical Layouts",
     "9.7.16.4": "Matrix Descriptors",
     "9.7.16.4.1": "Shared memory descriptor",
     "9.7.16.4.2": "Instruction descriptor",
     "9.7.16.5": "Issue Granularity",
-    "9.7.16.6": "Memory Consistency Model for 5th generation of TensorCore operations",
     "9.7.16.6.2": "Pipelined tcgen05 Instructions",
     "9.7.16.6.2.1.1": "mbarrier based completion mechanism",
     "9.7.16.6.3": "Specialized Inter-thread Synchronization for tcgen05 instructions",
@@ -119,25 +102,15 @@ TITLES = {
     "9.7.16.6.4.4": "Non-pipelined instructions, different thread",
     "9.7.16.6.4.5": "Register dependencies, same thread",
     "9.7.16.6.5": "Shared Memory Accesses",
-    "9.7.16.7": "Tensor Memory Allocation and Management Instructions",
     "9.7.16.7.1": "tcgen05.alloc, dealloc, relinquish_alloc_permit",
-    "9.7.16.8": "Tensor Memory and Register Load/Store Instructions",
     "9.7.16.8.1": "Access restrictions",
     "9.7.16.8.5": "tcgen05.wait",
-    "9.7.16.9": "Tensor Memory Data Movement Instructions",
-    "9.7.16.9.2": "tcgen05.cp",
-    "9.7.16.10": "TensorCore 5th Generation Matrix Multiply and accumulate Operations",
-    "9.7.16.10.4.4": "Packing format used for matrix A and B by .kind::mxf8f6f4 in Shared Memory",
-    "9.7.16.10.5": "Data Path Layout Organization",
     "9.7.16.10.6": "Shared Memory Layout and Swizzling",
     "9.7.16.10.7": "Block Scaling for tcgen05.mma",
     "9.7.16.10.9": "TensorCore 5th Generation of MMA Instructions",
     "9.7.16.11.1": "tcgen05.fence",
     "9.7.16.12.1": "tcgen05.commit",
-    "9.7.19": "Miscellaneous Instructions",
     "9.7.19.4": "trap",
-    "10": "Special Registers",
-    "11.4.3": ".reqntid",
 }
 
 
@@ -147,6 +120,11 @@ def cited(numbers: str) -> list[str]:
     for number in re.findall(r"\.?\d+(?:\.\d+)*", numbers):
         found.append(found[-1].rpartition(".")[0] + number if number.startswith(".") else number)
     return found
+
+
+def exists(number: str) -> bool:
+    above, _, last = number.rpartition(".")
+    return not number or (exists(above) and 1 <= int(last) <= SECTIONS.get(above, 0))
 
 
 def cite(numbers: str) -> str:

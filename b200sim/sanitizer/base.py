@@ -115,7 +115,7 @@ class Base(Observer):
             )
 
     def _real(self, state: ClusterState, first: Access, second: Access) -> bool:
-        if first.kind == second.kind == "atomic":
+        if classify.strong_together(first, second):
             return False
         if not classify.same_bytes(first, second):
             return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from b200sim.sanitizer.records import GENERIC, PIPELINED, Access
+from b200sim.sanitizer.scopes import CLUSTER, CTA, order_of
 
 LOADS = ("tma load", "bulk load")
 STORES = ("tma store", "bulk store")
+STRONG = ("ld", "st", "atomic")  # kinds that may be volatile, relaxed or stronger
 
 
 def hazard(first: Access, second: Access) -> str:
@@ -80,6 +82,17 @@ def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
     if first.who == second.who:
         return "nothing makes the first one complete before the second is issued"
     return f"no barrier or mbarrier between {first.who} and {second.who}"
+
+
+def strong_together(first: Access, second: Access) -> bool:
+    """Two strong accesses of one element of shared memory are no race (PTX ISA 8.7)."""
+    if first.kind not in STRONG or second.kind not in STRONG or first.space != "shared":
+        return False
+    a, b = order_of(first.ins), order_of(second.ins)
+    scope = CTA if first.role[0] == second.role[0] else CLUSTER
+    if not (a.strong and b.strong) or min(a.scope, b.scope) < scope:
+        return False
+    return first.facts.get("element") == second.facts.get("element")
 
 
 def same_bytes(first: Access, second: Access) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class GlobalEvents(Base):
             and (last[1:3] == poll[1:3])
         )
 
-    def _strong(self, act: Act, address: int, kind: str) -> None:
+    def _strong(self, act: Act, address: Hashable, kind: str) -> None:
         if kind != "write":
             self.locations.read(act, address)
         if kind != "read":

@@ -1,4 +1,4 @@
-"""Release and acquire patterns through locations of global memory (PTX ISA 8.8, 8.9.2, 8.9.4).
+"""Release and acquire patterns through locations of memory (PTX ISA 8.8, 8.9.2, 8.9.4).
 
 A strong write publishes what its thread knew at a release: its own, or a release fence before it. A strong
 read that reads from that write, or from a chain of atomic operations after it, acquires, at once or with
@@ -8,6 +8,7 @@ fence.sc is no more than fence.acq_rel here: the order among fences of one run m
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ class Release:
         return self._far[narrow]
 
 
+Address = Hashable  # of global memory a number, of shared memory (CTA, offset)
 Releases = dict[Any, tuple[Release, str]]  # with why it is lost; "" if it is not
 
 
@@ -82,7 +84,7 @@ class Thread:
     def __init__(self) -> None:
         self.fences: dict[int, Release] = {}  # by scope, wider ones are newer
         self.unacquired: Releases = {}
-        self.seen: dict[tuple[int, bool], int] = {}  # (address, by an acquire) -> version
+        self.seen: dict[tuple[Address, bool], int] = {}  # (address, by an acquire) -> version
 
 
 def strong_pair(a: Act, b: Act) -> bool:
@@ -99,7 +101,7 @@ def may_meet(a: Act, b: Act) -> bool:
 
 class Locations:
     def __init__(self) -> None:
-        self.places: dict[int, Location] = {}
+        self.places: dict[Address, Location] = {}
         self.threads: dict[WarpState, Thread] = {}
 
     def thread(self, ws: WarpState) -> Thread:
@@ -123,7 +125,7 @@ class Locations:
 
     # -- accesses -------------------------------------------------------------------------------------
 
-    def read(self, act: Act, address: int) -> None:
+    def read(self, act: Act, address: Address) -> None:
         """A strong read, alone or as the first half of an atomic operation."""
         place = self.places.get(address)
         if place is None or place.last is None:
@@ -147,7 +149,7 @@ class Locations:
         if act.ins.opcode != "red":  # PTX ISA 8.8: its read forms no acquire pattern
             thread.unacquired.update({(address, key): entry for key, entry in met.items()})
 
-    def wrote(self, act: Act, address: int, atomic: bool) -> None:
+    def wrote(self, act: Act, address: Address, atomic: bool) -> None:
         """A strong write, alone or as the second half of an atomic operation."""
         place, own = self.places.get(address), self._patterns(act)
         if place is None:
@@ -170,18 +172,18 @@ class Locations:
         place.version += 1
         self._tick(act)
 
-    def overwritten(self, address: int) -> None:
+    def overwritten(self, address: Address) -> None:
         """A weak write: who reads it synchronises with nobody."""
         place = self.places.get(address)
         if place is not None:
             place.last, place.releases = None, {}
             place.version += 1
 
-    def released_by(self, ws: WarpState, address: int) -> bool:
+    def released_by(self, ws: WarpState, address: Address) -> bool:
         place = self.places.get(address)
         return place is not None and any(release.ws is ws for release, _ in place.releases.values())
 
-    def acquired(self, read: Act, by: WarpState, address: int) -> bool:
+    def acquired(self, read: Act, by: WarpState, address: Address) -> bool:
         """Whether the reader has acquired all that it saw there of this warp's releases."""
         waiting = self.thread(read.ws).unacquired
         pending = any(where == address and release.ws is by for (where, _), (release, _) in waiting.items())

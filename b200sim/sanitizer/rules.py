@@ -41,6 +41,13 @@ RULES = (
         ),
     ),
     Rule(
+        "Flags in shared memory: a release hands on and an acquire that reads it learns, as in global memory;"
+        " strong accesses of one element whose scopes hold both threads are no race.",
+        "8.5, 8.7, 8.8, 8.9.4",
+        TEXT,
+        ("test_flags_in_shared_memory", "test_strong_accesses_need_a_scope_that_holds_both"),
+    ),
+    Rule(
         "Who arrives in phase k + 1 knows that somebody saw phase k complete: waits know phases by parity "
         "alone.",
         "9.7.13.15.4, .16",

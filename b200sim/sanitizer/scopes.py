@@ -44,6 +44,8 @@ def _order(opcode: str, modifiers: tuple[str, ...]) -> Order:
         return Order(
             True, SYS if scope is None else scope, both or "acquire" in words, both or "release" in words
         )
+    if opcode not in ("ld", "st", "atom", "red"):
+        return WEAK
     if "volatile" in words:  # relaxed, of system scope: PTX ISA 8.4.2
         return Order(True, SYS, False, False)
     acquire, release = bool(words & {"acquire", "acq_rel"}), bool(words & {"release", "acq_rel"})

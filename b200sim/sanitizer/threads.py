@@ -10,7 +10,9 @@ import numpy as np
 from b200sim.sanitizer import static
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY
 from b200sim.sanitizer.lanes import LaneEvents
+from b200sim.sanitizer.locations import Act
 from b200sim.sanitizer.records import Access
+from b200sim.sanitizer.scopes import order_of
 from b200sim.sanitizer.shadow import rectangle, words
 from b200sim.sanitizer.state import ClusterState, WarpState
 from b200sim.sanitizer.values import Written
@@ -25,6 +27,8 @@ KINDS = {"read": "ld", "write": "st", "atomic": "atomic", "edit": "edit"}
 
 
 class ThreadEvents(LaneEvents):
+    flags_in_shared = False  # a strong access of shared memory was seen
+
     # -- shared memory --------------------------------------------------------------------------------
 
     def shared_access(
@@ -69,6 +73,23 @@ class ThreadEvents(LaneEvents):
             self.check_barrier_words(state.ctas[cta], where, access)
         if cta is not warp.cta:
             state.ctas[cta].users[ws.slot] = access
+        self._meet(ws, access, cta, offsets, kind)
+
+    def _meet(self, ws: WarpState, access: Access, cta: Cta, offsets: int | np.ndarray, kind: str) -> None:
+        """Strong accesses order threads through shared memory as well (PTX ISA 8.8)."""
+        order = order_of(access.ins)
+        if not (order.strong or (kind == "write" and self.flags_in_shared)):
+            return
+        places = [(cta, offset) for offset in np.unique(offsets).tolist()]
+        if order.strong:
+            self.flags_in_shared = True
+            size = access.facts["element"]
+            act = Act(ws, access.ins, ws.slot, access.clock, order, access.kind, size, kind != "read")
+            for place in places:
+                self._strong(act, place, kind)
+        else:
+            for place in places:
+                self.locations.overwritten(place)
 
     def _valid(self, shadow, where, offsets, nbytes) -> bool:  # type: ignore[no-untyped-def]
         if nbytes % 4:

@@ -132,7 +132,7 @@ def test_a_copy_after_a_generic_read_needs_order_only() -> None:
 LANES = """shl.b32 %t4, %tid, 4; cvt.u64.u32 %d5, %t4; and.b64 %d5, %d5, 496; add.s64 %d5, %d5, %a;
 add.s32 %t4, %t4, %smem;
 """
-LANES_COPY = COPY.removeprefix("@%one ").replace("[%smem+2048], [%a]", "[%t4+2048], [%d5]")
+LANES_COPY = COPY.replace("@%one ", "").replace("[%smem+2048], [%a]", "[%t4+2048], [%d5]")
 
 
 @pytest.mark.parametrize(("count", "codes"), [(32, set()), (1, {"issued_by_many_lanes"})])
@@ -199,6 +199,41 @@ st.shared.b32 [%t4+{again}], %tid;
 @%one cp.async.bulk.wait_group 0;
 """
     assert found(body, warps=1) == codes
+
+
+NO_FLAG = "st.shared.b32 [%smem+1028], 0; bar.sync 1, 64; mov.u32 %t8, 7;"
+SPIN = """bar.sync 1, 64;
+SPIN: ld{how}.shared.b32 %t9, [%smem+1028]; setp.ne.u32 %p, %t9, 7; @%p bra SPIN;"""
+SET = "{fence}st{how}.shared.b32 [%smem+1028], %t8;"
+
+
+@pytest.mark.parametrize(
+    ("how", "fence", "seen", "fence_after", "codes"),
+    [
+        (".release.cta", "", ".acquire.cta", "", set()),
+        (".relaxed.cta", "", ".acquire.cta", "", {"shared_race"}),
+        (".release.cta", "", ".relaxed.cta", "", {"shared_race"}),
+        (".relaxed.cta", FENCED, ".relaxed.cta", FENCED, set()),
+        (".volatile", FENCED, ".volatile", FENCED, set()),
+        ("", FENCED, ".acquire.cta", "", {"shared_race"}),
+    ],
+    ids=["release", "relaxed store", "relaxed load", "fences", "volatile", "weak store"],
+)
+def test_flags_in_shared_memory(how: str, fence: str, seen: str, fence_after: str, codes: set[str]) -> None:
+    """One warp writes and sets a flag, the other waits for the flag and reads."""
+    first = NO_FLAG + WRITE + SET.format(how=how, fence=fence)
+    assert two_warps(first, SPIN.format(how=seen) + fence_after + READ) == codes
+
+
+@pytest.mark.parametrize(("scope", "codes"), [("cta", {"shared_race"}), ("cluster", set())])
+def test_strong_accesses_need_a_scope_that_holds_both(scope: str, codes: set[str]) -> None:
+    body = f"""xor.b32 %t6, %rank, 1; mapa.shared::cluster.u32 %t7, %smem, %t6; mov.u32 %t8, 7;
+st.shared.b32 [%smem+1024], 0;
+{MEET}
+@%one st.relaxed.{scope}.shared::cluster.b32 [%t7+1024], %t8;
+ld.relaxed.{scope}.shared.b32 %t9, [%smem+1024];
+{MEET}"""
+    assert found(body, warps=1, **CLUSTER) == codes
 
 
 ASYNC_COPY = "cp.async.ca.shared.global [%t4+2048], [%a], 4;\n"
