@@ -1,75 +1,177 @@
-"""What the sanitizer costs: the official cases plain and sanitized, in pairs, in CPU seconds of this process.
+"""What the sanitizer costs, on the ten official cases, in CPU seconds of single processes.
 
-    python scripts/sanitizer_cost.py [pairs]
+    python scripts/sanitizer_cost.py sanitized [--pairs 5]   sanitized against plain, in pairs
+    python scripts/sanitizer_cost.py hooks [--rounds 12]     plain against the simulator without its hooks
 
-Also what the hooks cost when nobody watches: events of a run times the cost of finding no observer.
+`hooks` shows what the sanitizer costs when it is off. Three processes take turns, case by case and in random
+order: the simulator as it is, once more as it is (the control: how far equal programs are apart), and one
+without its tests for an observer (scripts/unobserved.py). A fourth one counts the tests.
 """
 
 from __future__ import annotations
 
+import argparse
+import random
 import statistics
+import subprocess
 import sys
 import time
 import timeit
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import torch  # noqa: E402
-
-import reference  # noqa: E402
-from b200sim.device import SimulatedDevice  # noqa: E402
-from b200sim.machine.observer import Observer  # noqa: E402
-from b200sim.sanitizer import Sanitizer  # noqa: E402
-from evaluator import problem  # noqa: E402
-from evaluator.cases import load_task  # noqa: E402
-from evaluator.serving import load_submission  # noqa: E402
+RESAMPLINGS = 2_000
+VARIANTS = {"plain": "plain", "control": "plain", "without": "cut"}
 
 
-class Count(Observer):
-    """Counts events."""
+class Cases:
+    """The official cases and the submission, compiled and placed on the simulated device."""
 
-    events = 0
+    def __init__(self) -> None:
+        import torch
 
+        import reference
+        from b200sim.device import SimulatedDevice
+        from evaluator import problem
+        from evaluator.cases import load_task
+        from evaluator.serving import load_submission
 
-def _count(self: Count, *arguments: Any) -> None:
-    Count.events += 1
-
-
-for _name in [name for name in vars(Observer) if not name.startswith("_")]:
-    setattr(Count, _name, _count)
-
-
-def main(pairs: int) -> None:
-    torch.set_num_threads(1)
-    cases = load_task(ROOT / "task.yml").tests
-    with SimulatedDevice() as device:
-        kernel = load_submission(ROOT / "submission.py").custom_kernel
-        with device.paused():
-            data = [
-                problem.on_device(device, reference.generate_input(**case.arguments(), device="cpu"))
-                for case in cases
+        torch.set_num_threads(1)
+        self.device = SimulatedDevice()
+        self.device.__enter__()
+        self.kernel = load_submission(ROOT / "submission.py").custom_kernel
+        with self.device.paused():
+            self.data = [
+                problem.on_device(self.device, reference.generate_input(**case.arguments(), device="cpu"))
+                for case in load_task(ROOT / "task.yml").tests
             ]
+        self.all_seconds()  # compiles
 
-        def seconds(observer: Any) -> float:
-            device.observer = observer
-            started = time.process_time()
-            for inputs in data:
-                kernel(inputs)
-            return time.process_time() - started
+    def seconds(self, index: int) -> float:
+        started = time.process_time()
+        self.kernel(self.data[index])
+        return time.process_time() - started
 
-        seconds(None)  # compiles
-        ratios = []
-        for _ in range(pairs):
-            plain, watched = seconds(None), seconds(Sanitizer)
-            ratios.append(watched / plain)
-            print(f"plain {plain:.2f} s, sanitized {watched:.2f} s: {ratios[-1]:.2f}x", flush=True)
-        print(f"median of {pairs} pairs: {statistics.median(ratios):.2f}x")
-        plain = seconds(None)
-        seconds(Count)
-    print(f"{Count.events} events; {_hook_cost() * Count.events:.4f} s of {plain:.2f} s if nobody watches")
+    def all_seconds(self, observer: Any = None) -> float:
+        self.device.observer = observer
+        return sum(self.seconds(index) for index in range(len(self.data)))
+
+
+def sanitized(pairs: int) -> None:
+    from b200sim.sanitizer import Sanitizer
+
+    cases, ratios = Cases(), []
+    for _ in range(pairs):
+        plain, watched = cases.all_seconds(), cases.all_seconds(Sanitizer)
+        ratios.append(watched / plain)
+        print(f"plain {plain:.2f} s, sanitized {watched:.2f} s: {ratios[-1]:.2f}x", flush=True)
+    print(
+        f"median of {pairs} pairs: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+class Process:
+    """A process that runs one case per request and tells how long it took."""
+
+    def __init__(self, variant: str) -> None:
+        command = [sys.executable, __file__, "serve", "--variant", variant]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.cases = int(self._answer())
+
+    def seconds(self, case: int) -> float:
+        return float(self._ask(str(case)))
+
+    def tests(self) -> int:
+        """How often it has looked for an observer since it was last asked."""
+        return int(self._ask("tests"))
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _ask(self, request: str) -> str:
+        assert self.process.stdin is not None
+        print(request, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:  # a compiler may print in between
+            if line.startswith("= "):
+                return line[2:]
+        raise RuntimeError(f"{' '.join(map(str, self.process.args))} ended early")  # type: ignore[arg-type]
+
+
+def serve(variant: str) -> None:
+    import unobserved
+
+    counted = (lambda: 0) if variant != "count" else unobserved.count()
+    if variant == "cut":
+        unobserved.cut()
+    cases, before = Cases(), counted()
+    print("=", len(cases.data), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "tests":
+            before, now = counted(), counted() - before
+            print("=", now, flush=True)
+        else:
+            print("=", cases.seconds(int(line)), flush=True)
+
+
+def hooks(rounds: int, seed: int) -> None:
+    tests = _count_tests()
+    each = _seconds_per_test()
+    print(f"{tests} tests for an observer, {1e9 * each:.0f} ns each: {1e3 * each * tests:.1f} ms", flush=True)
+    order = random.Random(seed)
+    processes = {name: Process(variant) for name, variant in VARIANTS.items()}
+    cases = range(processes["plain"].cases)
+    seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}  # [round][case]
+    for number in range(rounds):
+        for times in seconds.values():
+            times.append([0.0] * len(cases))
+        for case in order.sample(cases, len(cases)):
+            for name in order.sample(list(VARIANTS), len(VARIANTS)):
+                seconds[name][-1][case] = processes[name].seconds(case)
+        told = ", ".join(f"{name} {sum(times[-1]):.2f} s" for name, times in seconds.items())
+        print(f"round {number + 1}: {told}", flush=True)
+    for process in processes.values():
+        process.stop()
+    _tell("plain / without hooks", seconds["plain"], seconds["without"], order)
+    _tell("control / without hooks", seconds["control"], seconds["without"], order)
+    _tell("plain / control", seconds["plain"], seconds["control"], order)
+
+
+def _count_tests() -> int:
+    process = Process("count")
+    process.tests()
+    for case in range(process.cases):
+        process.seconds(case)
+    tests = process.tests()
+    process.stop()
+    return tests
+
+
+def _tell(what: str, above: list[list[float]], below: list[list[float]], order: random.Random) -> None:
+    """The ratio, and the middle 95 % of it when the rounds are drawn again with replacement."""
+    rounds = range(len(above))
+    found = []
+    for _ in range(RESAMPLINGS):
+        drawn = order.choices(rounds, k=len(rounds))
+        found.append(_total(above, drawn) / _total(below, drawn))
+    found.sort()
+    low, high = found[RESAMPLINGS // 40], found[-RESAMPLINGS // 40 - 1]
+    ratio = _total(above, rounds) / _total(below, rounds)
+    print(f"{what}: {ratio:.3f} (95 %: {low:.3f} to {high:.3f}; {len(rounds)} rounds)")
+
+
+def _total(seconds: list[list[float]], rounds: Sequence[int]) -> float:
+    """Of all cases, each at its fastest: what else the machine does only ever adds."""
+    return sum(min(times) for times in zip(*(seconds[i] for i in rounds), strict=True))
 
 
 class _Grid:
@@ -82,12 +184,30 @@ class _Holder:
         self.cta = self
 
 
-def _hook_cost() -> float:
+def _seconds_per_test() -> float:
     """Seconds per `watch = warp.cta.grid.observer; if watch is not None`."""
-    count = 1_000_000
+    number = 1_000_000
     code = "watch = warp.cta.grid.observer\nif watch is not None: pass"
-    return min(timeit.repeat(code, globals={"warp": _Holder()}, number=count, repeat=3)) / count
+    return min(timeit.repeat(code, globals={"warp": _Holder()}, number=number, repeat=5)) / number
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["sanitized", "hooks", "serve"])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variant", choices=["plain", "cut", "count"], default="plain")
+    options = parser.parse_args(arguments)
+    if options.what == "serve":
+        serve(options.variant)
+    elif options.what == "sanitized":
+        sanitized(options.pairs)
+    else:
+        hooks(options.rounds, options.seed)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(sys.argv[1:])
