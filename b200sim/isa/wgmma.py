@@ -297,7 +297,7 @@ def guarded(
         for slot in reads:
             value = warp.regs[slot]
             if type(value) is InFlight:
-                warp.registers_in_use.refuse(value.use, ins)
+                warp.registers_in_use.refuse_value(value, ins)
         warp.registers_in_use.touch(touched, ins)
         return operation(warp)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from b200sim.isa.values import UNSIGNED, Value
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.waiting import Wait
 from b200sim.tensor_core.wgmma import Accumulators, Shape
-from b200sim.tensor_core.wgmma_layouts import WARPS, d_matrix, d_words
+from b200sim.tensor_core.wgmma_layouts import WARPS, d_matrix, d_registers, d_words
 
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cta
@@ -41,11 +42,11 @@ class Joint:
     fragments: dict[int, list[Value]] = field(default_factory=dict)
     accumulators: dict[int, list[Value | InFlight]] = field(default_factory=dict)
     result: Accumulators | None = None
+    in_flight: list[InFlight] = field(default_factory=list)  # what the registers of D hold meanwhile
     _words: np.ndarray | None = None
 
-    @property
-    def complete(self) -> bool:
-        return self.result is not None
+    def __post_init__(self) -> None:
+        self.in_flight = [InFlight(self, i) for i in range(d_registers(self.shape.n, self.shape.d_format))]
 
     def finish(self, result: Accumulators) -> None:
         self.result = result
@@ -67,25 +68,17 @@ class Joint:
         words = np.empty((WARPS, count, 32), np.uint32)
         for rank in range(WARPS):
             for row, value in zip(words[rank], self.accumulators[rank], strict=True):
-                row[:] = value.lanes() if isinstance(value, InFlight) else value
+                row[:] = value.lanes(rank) if isinstance(value, InFlight) else value
         return Accumulators(d_matrix(words, self.shape.d_format))
 
     def _chained(self) -> Accumulators | None:
         """The result of the operation before, if these registers hold just that."""
         first = self.accumulators[0][0]
-        if type(first) is not InFlight or first.use.joint.shape != self.shape:
+        if type(first) is not InFlight or first.joint.shape != self.shape:
             return None
-        source = first.use.joint
-        for values in self.accumulators.values():
-            for index, value in enumerate(values):
-                if (
-                    type(value) is not InFlight
-                    or value.use.joint is not source
-                    or value.index != index
-                    or value.half is not None
-                ):
-                    return None
-        return source.result
+        source = first.joint
+        same = (all(map(is_, values, source.in_flight)) for values in self.accumulators.values())
+        return source.result if all(same) else None
 
     def describe(self) -> str:
         missing = [rank for rank in range(WARPS) if rank not in self.fragments]
@@ -99,31 +92,32 @@ class Use:
     """One mma_async of one warp, until the warp has waited for it. Registers are bit sets of slots."""
 
     joint: Joint
-    rank: int
     accumulators: int
     fragments: int
     group: int | None = None  # number of its commit
     fenced: bool = False  # a wgmma.fence came after it
-    waited: bool = False
 
 
 class InFlight:
-    """Register `index` of a warp's part of D, or one half of it: a value that is still being computed."""
+    """Register `index` of a warp's part of D, or one half of it: a value that is still being computed.
 
-    __slots__ = ("half", "index", "use")
+    The four warps share these objects, as their program does.
+    """
 
-    def __init__(self, use: Use, index: int, half: int | None = None) -> None:
-        self.use = use
+    __slots__ = ("half", "index", "joint")
+
+    def __init__(self, joint: Joint, index: int, half: int | None = None) -> None:
+        self.joint = joint
         self.index = index
         self.half = half
 
-    def lanes(self) -> np.ndarray:
-        """The bits, once the operation is complete."""
-        word: np.ndarray = self.use.joint.words()[self.use.rank][self.index]
+    def lanes(self, rank: int) -> np.ndarray:
+        """The bits in a warp of the group, once the operation is complete."""
+        word: np.ndarray = self.joint.words()[rank][self.index]
         return word if self.half is None else (word >> np.uint32(16 * self.half)).astype(UNSIGNED[16])
 
     def halves(self) -> list[InFlight]:
-        return [InFlight(self.use, self.index, half) for half in (0, 1)]
+        return [InFlight(self.joint, self.index, half) for half in (0, 1)]
 
     @staticmethod
     def whole(parts: Sequence[object]) -> InFlight | None:
@@ -133,8 +127,8 @@ class InFlight:
         low, high = parts
         if not (isinstance(low, InFlight) and isinstance(high, InFlight)):
             return None
-        together = low.use is high.use and low.index == high.index and (low.half, high.half) == (0, 1)
-        return InFlight(low.use, low.index) if together else None
+        together = low.joint is high.joint and low.index == high.index and (low.half, high.half) == (0, 1)
+        return low.joint.in_flight[low.index] if together else None
 
 
 class Warpgroup:
@@ -222,11 +216,15 @@ class RegisterUse(Wait):
         """A thread of the warp reads or writes these registers. Fault: wgmma_register."""
         if slots & self.busy:
             use = next(use for use in self.uses if slots & (use.accumulators | use.fragments))
-            self.refuse(use, ins, "an accumulator" if slots & use.accumulators else "part of the A fragment")
+            self._refuse(use, ins, "an accumulator" if slots & use.accumulators else "part of the A fragment")
         self.unfenced |= slots
 
+    def refuse_value(self, value: InFlight, ins: Instruction) -> None:
+        """A thread asks for the bits of a value. Fault: wgmma_register."""
+        self._refuse(next(use for use in self.uses if use.joint is value.joint), ins)
+
     @staticmethod
-    def refuse(use: Use, ins: Instruction, what: str = "an accumulator") -> None:
+    def _refuse(use: Use, ins: Instruction, what: str = "an accumulator") -> None:
         missing = "wgmma.wait_group" if use.group is not None else "wgmma.commit_group and wgmma.wait_group"
         raise Fault(
             "wgmma_register",
@@ -248,9 +246,9 @@ class RegisterUse(Wait):
             raise Fault("wgmma_fence", f"{ins.mnemonic} {why}: wgmma.fence is missing before it")
         for use in self.uses:
             if fragments & use.accumulators:
-                self.refuse(use, ins)
+                self._refuse(use, ins)
             if accumulators & use.fragments:
-                self.refuse(use, ins, "part of the A fragment")
+                self._refuse(use, ins, "part of the A fragment")
             if accumulators & use.accumulators and use.joint.shape != shape and not use.fenced:
                 raise Fault(
                     "wgmma_fence",
@@ -260,11 +258,11 @@ class RegisterUse(Wait):
 
     def add(self, joint: Joint, slots: Sequence[int], accumulators: int, fragments: int) -> None:
         """The warp has issued `joint`, whose D goes to the registers `slots`."""
-        use = Use(joint, self.warp.index % WARPS, accumulators, fragments)
-        self.uses.append(use)
+        self.uses.append(Use(joint, accumulators, fragments))
         self.busy |= accumulators | fragments
-        for index, slot in enumerate(slots):
-            self.warp.regs[slot] = InFlight(use, index)
+        regs = self.warp.regs
+        for slot, value in zip(slots, joint.in_flight, strict=True):
+            regs[slot] = value
         joint.operation.then.append(self.wake)
 
     def commit(self) -> None:
@@ -289,14 +287,13 @@ class RegisterUse(Wait):
         self.busy = 0
         for use in self.uses:
             self.busy |= use.accumulators | use.fragments
-        for use in waited:
-            use.waited = True
-            self.waited_for = max(self.waited_for, use.joint.number)
-        regs = self.warp.regs
+        over = {use.joint for use in waited}
+        self.waited_for = max(self.waited_for, *(joint.number for joint in over))
+        regs, rank = self.warp.regs, self.warp.index % WARPS
         for slot in self.warp.program.fragments:
             value = regs[slot]
-            if type(value) is InFlight and value.use.waited:
-                regs[slot] = value.lanes()
+            if type(value) is InFlight and value.joint in over:
+                regs[slot] = value.lanes(rank)
 
     def describe(self) -> str:
         pending = [use.joint for use in self.uses if use.group is not None and not use.joint.operation.done]
