@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from b200sim.machine.observer import Observer
 from b200sim.sanitizer import classify
+from b200sim.sanitizer.clocks import EXECUTION
 from b200sim.sanitizer.findings import Finding, Findings
 from b200sim.sanitizer.records import PIPELINED, Access
 from b200sim.sanitizer.state import BarrierState, ClusterState, CtaState, WarpState
@@ -37,7 +38,10 @@ class Base(Observer):
 
     def of(self, warp: Warp) -> tuple[ClusterState, WarpState]:
         state = self.clusters[warp.cta.cluster]
-        return state, state.warps[warp]
+        ws = state.warps[warp]
+        if ws.mask != warp.mask:
+            ws.run_lanes(warp.mask)
+        return state, ws
 
     def barrier_state(self, state: ClusterState, barrier: MBarrier) -> BarrierState:
         return state.barriers[barrier]
@@ -98,6 +102,8 @@ class Base(Observer):
             first = self.accesses[number]
             if first is None or not self._real(state, first, second):
                 continue
+            if self._known_to_other_lanes(state, first, second):
+                second.facts["waited"] = True
             code = classify.hazard(first, second)
             if not self.once(code, first.ins.line, second.ins.line, first.operand, second.operand):
                 before, after = (second, first) if first.facts.get("early") else (first, second)
@@ -113,6 +119,14 @@ class Base(Observer):
                 second=after,
                 edge=classify.missing_edge(before, after, self._commits(state, before)),
             )
+
+    def _known_to_other_lanes(self, state: ClusterState, first: Access, second: Access) -> bool:
+        """Whether other lanes of the second's warp know that the first is over, and it does not."""
+        for ws in state.warps.values():
+            if ws.apart and (ws.warp.cta.rank, ws.warp.index) == second.role:
+                known = state.agents.wide(ws.of_lanes(-1))
+                return bool(known[EXECUTION, first.slot] >= first.clock)
+        return False
 
     def _real(self, state: ClusterState, first: Access, second: Access) -> bool:
         if classify.strong_together(first, second):

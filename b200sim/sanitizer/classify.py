@@ -12,6 +12,8 @@ STRONG = ("ld", "st", "atomic")  # kinds that may be volatile, relaxed or strong
 
 def hazard(first: Access, second: Access) -> str:
     """The code for `second` not being ordered after `first`."""
+    if second.facts.get("waited"):
+        return "warp_not_synchronised"
     return _tensor(first, second) if first.space == "tensor" else _shared(first, second)
 
 
@@ -56,6 +58,8 @@ def sentence(first: Access, second: Access) -> str:
 
 def missing_edge(first: Access, second: Access, commits: list[str]) -> str:
     """What would order the two. `commits`: mbarriers on which the first side's thread commits."""
+    if second.facts.get("waited"):
+        return f"bar.warp.sync (__syncwarp) in {second.who} after the lanes that have waited for the first"
     waits = f"{second.by()} (or who let it go on)"
     if "not handed on" in first.facts:
         lanes = first.facts["not handed on"][0]

@@ -33,8 +33,9 @@ class LaneEvents(ValueEvents):
     # -- meeting --------------------------------------------------------------------------------------
 
     def lanes_met(self, warp: Warp, ins: Instruction, mask: int) -> None:
-        """After an instruction that lanes execute together."""
+        """At an instruction that lanes execute together."""
         _, ws = self.of(warp)
+        ws.unite(mask)
         lanes, clock = ws.lanes, ws.clock
         if not lanes.recent or (ins.opcode in ("bar", "barrier") and not ins.has("warp")):
             return  # bar.sync and barrier.cluster hand on and teach as between warps

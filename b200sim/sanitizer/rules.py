@@ -78,6 +78,29 @@ RULES = (
         ),
     ),
     Rule(
+        "Lanes of a warp are threads: what one did, or has waited for, another knows after `bar.warp.sync`, "
+        "a barrier or an mbarrier. Lanes that execute one instruction once are not compared.",
+        "8.9.5, 9.7.13.1, .2, 9.7.13.15.16",
+        "text; looser: where only shfl, vote, match, redux, elect or an `.aligned` instruction makes the "
+        "lanes meet, of which the text says that they wait and not that memory is ordered, it is a note, "
+        "and none for what one of them has waited for",
+        (
+            "test_what_stands_between_a_write_and_another_lanes_read",
+            "test_what_one_lane_has_waited_for",
+            "'lanes exchange words without bar.warp.sync'",
+        ),
+    ),
+    Rule(
+        "An arrival, or a copy that is issued, by some lanes of a warp hands on what these lanes know, not "
+        "what the others did.",
+        "8.8, 8.9.4, 8.9.5",
+        "text for mbarrier.arrive and for copies; tcgen05.commit and tensor memory count for the whole warp",
+        (
+            "test_an_arrival_hands_on_what_its_lane_knows",
+            "'one lane arrives for the writes of all, without bar.warp.sync'",
+        ),
+    ),
+    Rule(
         "A bulk or tensor copy into shared memory completes on its mbarrier as complete_tx with release: who "
         "sees the phase knows the copy, and of its thread's past no memory, only that it is over.",
         "8.9.1.1, 9.7.9.25.1.2, 9.7.9.25.4.1, 9.7.9.27.1.2",

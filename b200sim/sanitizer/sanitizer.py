@@ -75,7 +75,7 @@ class Sanitizer(UnitEvents):
         state, ws = self.of(warp)
         self.poisoned.pop(warp, None)
         target = state.ctas[warp.cta]
-        known = state.agents.wide(ws.now)
+        known = state.agents.wide(ws.of_lanes(-1))
         target.exit = known if target.exit is None else state.agents.join(target.exit, known)
         target.warps_left -= 1
         if target.warps_left == 0:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class WarpState:
-    """A warp's knowledge, and its asynchronous work that only it can wait for."""
+    """A warp's knowledge, and its asynchronous work that only it can wait for.
+
+    `now` is what the lanes of `mask` know, those that run. What some lanes learn, the others learn when they
+    meet (`unite`): `common` is what all know, `apart` what sets of lanes know beyond that.
+    """
 
     def __init__(self, warp: Warp, agents: Agents) -> None:
         self.warp = warp
@@ -34,6 +38,9 @@ class WarpState:
         self.now: Knowledge = agents.nothing()
         self.now[:, self.slot] = 0
         self.now[MEMORY, self.slot] = self.now[EXECUTION, self.slot] = 1
+        self.mask = warp.alive
+        self.common = self.now
+        self.apart: dict[int, Knowledge] = {}
         self.withheld: Knowledge | None = None  # acquired relaxed; the next fence makes it count
         self.loads = 0  # tcgen05.ld so far
         self.pending_loads: list[tuple[int, Instruction]] = []  # (number, instruction), not waited for
@@ -58,6 +65,58 @@ class WarpState:
         new[MEMORY, self.slot] += 1
         new[EXECUTION, self.slot] += 1
         self.now = new
+
+    # -- lanes ----------------------------------------------------------------------------------------
+
+    def run_lanes(self, mask: int) -> None:
+        """The lanes of `mask` go on; they know what every one of them knows."""
+        self._put_away()
+        self.mask = mask
+        self._take_up()
+
+    def _put_away(self) -> None:
+        if self.warp.alive & ~self.mask:
+            self.apart[self.mask] = self.now
+        else:
+            self.common = self.now
+
+    def _take_up(self) -> None:
+        clocks = self.now[:, self.slot]
+        known = self.common
+        for lanes, knowledge in self.apart.items():
+            if not self.mask & ~lanes:
+                known = self.agents.join(known, knowledge)
+        self.now = self.agents.wide(known).copy()
+        for row in (MEMORY, EXECUTION):
+            self.now[row, self.slot] = clocks[row]
+
+    def of_lanes(self, mask: int) -> Knowledge:
+        """What at least one lane of `mask` knows."""
+        known = self.now
+        if self.apart:
+            known = self.agents.join(known, self.common)
+            for lanes, knowledge in self.apart.items():
+                if lanes & mask:
+                    known = self.agents.join(known, knowledge)
+        return known
+
+    def unite(self, mask: int) -> None:
+        """The lanes of `mask` meet: each knows what any of them knew."""
+        if not self.apart and not self.warp.alive & ~self.mask:
+            return
+        self._put_away()
+        known = self.common
+        for lanes, knowledge in self.apart.items():
+            if lanes & mask:
+                known = self.agents.join(known, knowledge)
+        if self.warp.alive & ~mask:
+            self.apart[mask] = known
+        else:
+            self.common = known
+            self.apart.clear()
+        self._take_up()
+
+    # -- knowledge ------------------------------------------------------------------------------------
 
     def learn(self, knowledge: Knowledge | None) -> None:
         if knowledge is not None:

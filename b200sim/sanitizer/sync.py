@@ -75,7 +75,8 @@ class SyncEvents(ThreadEvents, Base):
         ws.tick()
 
     def _handed_on(self, ws: WarpState, ins: Instruction) -> Knowledge:
-        return ws.agents.relaxed(ws.now) if ins.has("relaxed") else ws.now
+        known = ws.of_lanes(ws.mask)
+        return ws.agents.relaxed(known) if ins.has("relaxed") else known
 
     def _several_lanes(self, ws: WarpState, ins: Instruction, what: object) -> None:
         """Called per lane: the same act of the same execution of an instruction, twice."""
@@ -200,6 +201,7 @@ class SyncEvents(ThreadEvents, Base):
     def barrier_arrive(self, warp: Warp, ins: Instruction, barrier: NamedBarrier) -> None:
         state, ws = self.of(warp)
         self.settle_loads(ws, ins)
+        ws.unite(warp.mask)
         named = self._named(state, warp, barrier)
         first = named.gathered is None
         named.gathered = ws.now if first else state.agents.join(named.gathered, ws.now)  # type: ignore[arg-type]

@@ -106,10 +106,10 @@ class ValueEvents(GlobalEvents):
         ins = flow.ins
 
         def meeting(warp: Warp) -> None:
-            operation(warp)
             mask = flow.active(warp)
             if mask:
                 self.lanes_met(warp, ins, mask)
+            operation(warp)
 
         return meeting
 

@@ -130,6 +130,19 @@ LANE_WORDS = """
 and.b32 %t9, %tid, 31; add.s32 %t8, %t9, 1; and.b32 %t8, %t8, 31; shl.b32 %t9, %t9, 2; shl.b32 %t8, %t8, 2;
 add.s32 %t9, %t9, %smem; add.s32 %t9, %t9, 1024; add.s32 %t8, %t8, %smem; add.s32 %t8, %t8, 1024;
 """
+ONE_LOADS = """
+ld.param.u64 %a, [p0];
+@!%one bra ISSUED;
+mbarrier.init.shared.b64 [%smem], 1; fence.mbarrier_init.release.cluster;
+mbarrier.arrive.expect_tx.shared.b64 _, [%smem], 128;
+add.s32 %t6, %smem, 1024;
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%t6], [%a], 128, [%smem];
+ISSUED:
+"""
+ONE_WAITS = "@!%one bra WAITED;\n" + waiting(1, "%smem") + "\nWAITED:\n"
+READ_LOADED = """
+ld.shared.b32 %t3, [%t9]; mul.wide.u32 %d5, %tid, 4; add.s64 %d5, %a, %d5; st.global.b32 [%d5+512], %t3;
+"""
 TWO_WARPS = (
     LANE_WORDS
     + """
@@ -243,6 +256,13 @@ SMALL_DEFECTS = [
           "@!%one bra DONE; add.s32 %t4, %smem, 1024;\n"
           "cp.async.bulk.global.shared::cta.bulk_group [%c], [%t4], 128;\n"
           "cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"),
+    small("one lane waits for a load, all read it", "warp_not_synchronised",
+          LANE_WORDS + ONE_LOADS + ONE_WAITS + READ_LOADED),
+    small("one lane waits for the store's source, all overwrite it", "warp_not_synchronised",
+          LANE_WORDS + "st.shared.b32 [%t9], %tid; fence.proxy.async.shared::cta; bar.warp.sync -1; ld.param.u64 %c, [p0];\n"
+          "@!%one bra NEXT; add.s32 %t4, %smem, 1024;\n"
+          "cp.async.bulk.global.shared::cta.bulk_group [%c], [%t4], 128;\n"
+          "cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;\nNEXT: st.shared.b32 [%t9], 7;"),
     small("lanes exchange words with only a shfl in between", "warp_met_without_barrier",
           LANE_WORDS + "st.shared.b32 [%t9], %tid; shfl.sync.idx.b32 %t4, %t9, 0, 31, -1; ld.shared.b32 %t3, [%t8];"
           + STORE_T3),

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from b200sim.sanitizer.lane_order import LaneOrder
-from tests.sanitizer.corpus_small import ALLOC, DEALLOC, LANE_WORDS, STORE_T3, TWO_WARPS, small, waiting
+from tests.sanitizer.corpus_small import (
+    ALLOC,
+    DEALLOC,
+    LANE_WORDS,
+    ONE_LOADS,
+    ONE_WAITS,
+    READ_LOADED,
+    STORE_T3,
+    TWO_WARPS,
+    small,
+    waiting,
+)
 from tests.sanitizer.run import run_ptx
 
 WRITE, READ = "st.shared.b32 [%t9], %tid;", "ld.shared.b32 %t3, [%t8];"
@@ -111,6 +122,23 @@ def test_a_load_into_what_other_lanes_have_read() -> None:
     )  # fmt: skip
     assert codes(again.replace("BARRIER", "bar.warp.sync -1;")) == set()
     assert codes(again.replace("BARRIER", "")) == {NOT}
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [("", {NOT}), ("bar.warp.sync -1;", set()), ("bar.sync 0;", set()), ("@%one bar.warp.sync 1;", {NOT})],
+)
+def test_what_one_lane_has_waited_for(after: str, expected: set[str]) -> None:
+    body = LANE_WORDS + ONE_LOADS + ONE_WAITS + after + READ_LOADED
+    assert run_ptx(small("lanes", "", body)).findings.codes() == expected
+
+
+def test_lanes_that_wait_themselves_need_no_barrier() -> None:
+    body = LANE_WORDS + ONE_LOADS + "bar.warp.sync -1;" + waiting(1, "%smem") + READ_LOADED
+    assert run_ptx(small("lanes", "", body)).findings.codes() == set()
+    read = "ld.shared.b32 %t3, [%smem+1024];\nWAITED:\n"
+    body = LANE_WORDS + ONE_LOADS + ONE_WAITS.replace("WAITED:\n", read)
+    assert run_ptx(small("lanes", "", body)).findings.codes() <= {"tile_partly_unread"}
 
 
 def test_an_aligned_instruction_writes_for_the_whole_warp() -> None:
