@@ -46,6 +46,8 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
     def issued(self, operation: AsyncOperation) -> None:
         warp, ins, detail = operation.issuer, operation.ins, operation.detail
         assert ins is not None
+        if detail is None:
+            return  # a wgmma: its warps have told what they read
         state, ws = self.of(warp)
         self.settle_loads(ws, ins)
         ws.now = state.agents.wide(ws.now)
