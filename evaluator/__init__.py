@@ -3,7 +3,7 @@
 The way of a case: `cases` (and `held_out`) -> `session` -> `judge`, which makes inputs and ground truth
 (`problem`) and lays them out in shared memory (`arena`) -> `handle`, the judge's end of a worker process ->
 `worker`, isolated by `isolation` (`kernel_calls`), with `serving`, `serving_case`, `devices`, `clocks`,
-`watch`: inside that process, the submission on the simulated B200 or a GPU -> back as fixed-format messages
+`watch`: inside that process, the submission on a simulated GPU or a real one -> back as fixed-format messages
 (`channel`, `messages`) and raw bytes -> checks (`problem`, `conduct`), a `probe` for results that were not
 computed in their own call -> `verdict` with `reasons` -> `results` -> `report`, `record` (JSON), `official`
 (keys).

@@ -1,4 +1,4 @@
-"""Where a worker runs the submission: the simulated B200, a CUDA GPU, or plain CPU tensors."""
+"""Where a worker runs the submission: a simulated GPU, a CUDA GPU, or plain CPU tensors."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class CpuDevice:
         return []
 
 
-class SimulatedB200(CpuDevice):
-    """The simulated B200. Its global memory is the host's: inputs are adopted where they lie in the arena,
+class SimulatedGpu(CpuDevice):
+    """A simulated GPU. Its global memory is the host's: inputs are adopted where they lie in the arena,
     and forgotten by the simulator when the last tensor over them is."""
 
     name = "sim"
@@ -197,7 +197,7 @@ def open_device(name: str, processes: int) -> Device:
     kind, _, details = name.partition(":")
     if kind == "sim":
         gpu, _, sms = details.partition(":")
-        return SimulatedB200(processes, gpu or "b200", int(sms) if sms else None)
+        return SimulatedGpu(processes, gpu or "b200", int(sms) if sms else None)
     if name == "cuda":
         return CudaDevice()
     if name == "cpu":
