@@ -15,7 +15,8 @@ from evaluator import progress
 from evaluator.cases import Case
 from evaluator.handle import Worker
 from evaluator.judge import Job, Judge
-from evaluator.messages import Failed, Profiled
+from evaluator.messages import Failed
+from evaluator.observed import Profiled
 from evaluator.results import CaseResult
 from evaluator.verdict import Status, Verdict
 

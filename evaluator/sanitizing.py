@@ -23,7 +23,8 @@ from evaluator.cases import Case
 from evaluator.channel import BadMessage
 from evaluator.handle import Worker
 from evaluator.judge import Job
-from evaluator.messages import Failed, Ran, Sanitized, Written
+from evaluator.messages import Failed, Ran, Written
+from evaluator.observed import Sanitized
 from evaluator.options import Sanitize
 from evaluator.results import CaseResult
 from evaluator.verdict import Status, Verdict

@@ -16,10 +16,8 @@ from typing import Any
 from b200sim.sanitizer import Session, Trace
 from evaluator import attachment, failures
 from evaluator.answering import Command, Message
+from evaluator.observed import MAX_CTAS, MAX_FINDINGS
 from evaluator.serving import Server
-
-#: The most that one answer carries; the judge accepts no more.
-MAX_FINDINGS, MAX_CTAS = 200, 256
 
 
 class Sanitizing:

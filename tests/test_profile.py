@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from profiling import binary, rates, text
-from profiling.replay import Replay, peak_bytes, steady_bytes
+from profiling.replay import Replay, Span, Timeline, peak_bytes, steady_bytes
 from profiling.run import host_times, profile
 from profiling.summary import kind_of
 from profiling.trace import ClusterTrace, Event, Load, Multiply
@@ -105,6 +106,11 @@ def test_report_shows_every_section(figures: dict[str, Any]) -> None:
 )
 def test_mma_rates(m: int, n: int, cycles: float) -> None:
     assert rates.mma_cycles(m, n) == pytest.approx(cycles)
+
+
+def test_a_timeline_crosses_processes_as_a_picture_needs_it() -> None:
+    drawn = Timeline((3, 4), tiles=[Span(0.0, 2.5, "[0]")], stores=[Span(2.5, 3.0, "1")])
+    assert Timeline.from_dict(json.loads(json.dumps(drawn.as_dict()))) == drawn
 
 
 LOADER, MULTIPLIER = (0, 0), (0, 1)

@@ -16,7 +16,8 @@ from evaluator import profiles, sanitizing, session
 from evaluator.attachment import Attachment, fill
 from evaluator.cases import parse_line
 from evaluator.channel import BadMessage
-from evaluator.messages import Profiled, Ran, parse_reply
+from evaluator.messages import Ran, parse_reply
+from evaluator.observed import Profiled
 from evaluator.options import Options, Sanitize
 from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import Status
