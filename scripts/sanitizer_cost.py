@@ -1,7 +1,8 @@
 """What the sanitizer costs, on the ten official cases, in CPU seconds of single processes.
 
     python scripts/sanitizer_cost.py sanitized [--pairs 5]   sanitized against plain, in pairs
-    python scripts/sanitizer_cost.py hooks [--rounds 12]     plain against the simulator without its hooks
+    python scripts/sanitizer_cost.py hooks [--rounds 12] [--cases 0,1]
+                                                            plain against the simulator without its hooks
 
 `hooks` shows what the sanitizer costs when it is off. Three processes take turns, case by case and in random
 order: the simulator as it is, once more as it is (the control: how far equal programs are apart), and one
@@ -123,21 +124,21 @@ def serve(variant: str) -> None:
             print("=", cases.seconds(int(line)), flush=True)
 
 
-def hooks(rounds: int, seed: int) -> None:
-    tests = _count_tests()
+def hooks(rounds: int, chosen: Sequence[int] | None, seed: int) -> None:
+    tests = _count_tests(chosen)
     each = _seconds_per_test()
     print(f"{tests} tests for an observer, {1e9 * each:.0f} ns each: {1e3 * each * tests:.1f} ms", flush=True)
     order = random.Random(seed)
     processes = {name: Process(variant) for name, variant in VARIANTS.items()}
-    cases = range(processes["plain"].cases)
+    cases = chosen or range(processes["plain"].cases)
     seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}  # [round][case]
     for number in range(rounds):
         for times in seconds.values():
             times.append([0.0] * len(cases))
-        for case in order.sample(cases, len(cases)):
+        for place in order.sample(range(len(cases)), len(cases)):
             for name in order.sample(list(VARIANTS), len(VARIANTS)):
-                seconds[name][-1][case] = processes[name].seconds(case)
-        told = ", ".join(f"{name} {sum(times[-1]):.2f} s" for name, times in seconds.items())
+                seconds[name][-1][place] = processes[name].seconds(cases[place])
+        told = ", ".join(f"{name} {sum(times[-1]):.3f} s" for name, times in seconds.items())
         print(f"round {number + 1}: {told}", flush=True)
     for process in processes.values():
         process.stop()
@@ -146,10 +147,10 @@ def hooks(rounds: int, seed: int) -> None:
     _tell("plain / control", seconds["plain"], seconds["control"], order)
 
 
-def _count_tests() -> int:
+def _count_tests(chosen: Sequence[int] | None) -> int:
     process = Process("count")
     process.tests()
-    for case in range(process.cases):
+    for case in chosen or range(process.cases):
         process.seconds(case)
     tests = process.tests()
     process.stop()
@@ -198,6 +199,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("what", choices=["sanitized", "hooks", "serve"])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--cases", help="numbers, separated by commas; all if left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=["plain", "cut", "count"], default="plain")
     options = parser.parse_args(arguments)
@@ -206,7 +208,8 @@ def main(arguments: list[str]) -> None:
     elif options.what == "sanitized":
         sanitized(options.pairs)
     else:
-        hooks(options.rounds, options.seed)
+        chosen = [int(case) for case in options.cases.split(",")] if options.cases else None
+        hooks(options.rounds, chosen, options.seed)
 
 
 if __name__ == "__main__":

@@ -335,6 +335,8 @@ SMALL_DEFECTS = [
     small("operations that no commit covers", "never_committed",
           scaled("0x38383838").replace("tcgen05.commit", "// tcgen05.commit").replace("{ .reg .pred w7", "// {"),
           warps=4, launch={"shared_bytes": 16384}),
+    small("tensor memory's address written over an mbarrier", "mbarrier_overwritten",
+          INIT.format(fence=FENCE).replace("[%smem]", "[%smem+64]") + ALLOC + DEALLOC, warps=4),
     small("mbarrier for a million arrivals and more", "mbarrier_count",
           "mbarrier.init.shared.b64 [%smem], 0x200000;"),
 ]  # fmt: skip
