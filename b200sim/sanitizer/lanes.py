@@ -2,9 +2,10 @@
 
 Program order is per thread (PTX ISA 8.9.5), so accesses of two lanes are ordered only by what orders any two
 threads: bar.warp.sync "guarantees memory ordering among participating threads" (9.7.13.2), barriers and
-mbarriers likewise. Other .sync instructions make lanes wait for each other and say nothing of memory; that
-much is kept apart, for a note. An arrival by some lanes hands on what these lanes know: later accesses by
-other lanes of the warp move to its next epoch. Lanes of one execution of one instruction are not compared.
+mbarriers likewise. Other .sync instructions make lanes wait for each other and say nothing of memory: a write
+on one side of them is a note, and a read before them counts as over, as it does in official kernels. An
+arrival by some lanes hands on what these lanes know: later accesses by other lanes of the warp move to its next
+epoch. Lanes of one execution of one instruction are not compared.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class LaneEvents(ValueEvents):
             if not late:
                 continue
             met = not self._unknown(ws.lanes.met, access, warp.mask)
+            if met and access.kind == "ld":
+                continue  # the lanes met after it: the value was there
             access.facts["not handed on"] = lanes_text(late), "met" if met else "apart"
             ws.lanes.held_back.append(access)
             where = _words(access, late)
@@ -145,6 +148,8 @@ class LaneEvents(ValueEvents):
         if not apart.any():
             return
         met = not (apart & ~np.asarray(ws.lanes.met.orders(first.clock))).any()
+        if met and first.kind == "ld":
+            return
         code = "warp_met_without_barrier" if met else "warp_not_synchronised"
         if not self.once(code, first.ins.line, second.ins.line):
             return

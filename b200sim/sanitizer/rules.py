@@ -83,7 +83,7 @@ RULES = (
         "8.9.5, 9.7.13.1, .2, 9.7.13.15.16",
         "text; looser: where only shfl, vote, match, redux, elect or an `.aligned` instruction makes the "
         "lanes meet, of which the text says that they wait and not that memory is ordered, it is a note, "
-        "and none for what one of them has waited for",
+        "and none for what one of them has read or waited for (official kernels rely on that)",
         (
             "test_what_stands_between_a_write_and_another_lanes_read",
             "test_what_one_lane_has_waited_for",

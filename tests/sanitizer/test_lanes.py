@@ -133,6 +133,12 @@ def test_what_one_lane_has_waited_for(after: str, expected: set[str]) -> None:
     assert run_ptx(small("lanes", "", body)).findings.codes() == expected
 
 
+@pytest.mark.parametrize(("between", "expected"), [("", {NOT}), ("elect.sync _|%q, -1;", set())])
+def test_a_read_is_over_when_the_lanes_have_met(between: str, expected: set[str]) -> None:
+    body = WRITE + "bar.warp.sync -1;" + READ + between + "st.shared.b32 [%t9], 5;"
+    assert codes(body) == expected
+
+
 def test_lanes_that_wait_themselves_need_no_barrier() -> None:
     body = LANE_WORDS + ONE_LOADS + "bar.warp.sync -1;" + waiting(1, "%smem") + READ_LOADED
     assert run_ptx(small("lanes", "", body)).findings.codes() == set()
