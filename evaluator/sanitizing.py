@@ -138,9 +138,11 @@ class SanitizedCase:
 
 
 def target(asked: Sanitize, gpu: simulated.Gpu) -> str:
-    """The simulated device that workers open. Raises `ValueError` for SMs or orders that there are not."""
+    """The device that workers open. Raises `ValueError` for SMs, orders or folders that are not there."""
     for name in asked.names:
         schedule(name)
+    if asked.trace and not asked.trace.absolute().parent.is_dir():
+        raise ValueError(f"--trace {asked.trace}: there is no such folder")
     return simulated.target(gpu, asked.sms or gpu.sm_count)
 
 

@@ -92,6 +92,11 @@ def test_a_run_by_hand_with_json(tmp_path: Path, cases: Path) -> None:
         (["--mode", "test", "--timeout", "-1"], 2),
         (["--mode", "test", "--cases", "/nowhere/cases.yml"], 113),
         (["test", "cases.txt"], 111),
+        (["--mode", "test", "--sanitize", "--schedule", "backwards"], 2),
+        (["--mode", "test", "--sanitize", "--sms", "149"], 2),
+        (["--mode", "test", "--sanitize", "--trace", "/nowhere/trace.json"], 2),
+        (["--mode", "test", "--sanitize", "--device", "cpu"], 2),
+        (["--mode", "test", "--sanitize", "--seed", "some key"], 2),
     ],
 )
 def test_wrong_usage(arguments: list[str], code: int) -> None:
