@@ -4,8 +4,8 @@ Program order is per thread (PTX ISA 8.9.5), so accesses of two lanes are ordere
 threads: bar.warp.sync "guarantees memory ordering among participating threads" (9.7.13.2), barriers and
 mbarriers likewise. Other .sync instructions make lanes wait for each other and say nothing of memory: a write
 on one side of them is a note, and a read before them counts as over, as it does in official kernels. An
-arrival by some lanes hands on what these lanes know: later accesses by other lanes of the warp move to its next
-epoch. Lanes of one execution of one instruction are not compared.
+arrival by some lanes hands on what these lanes know: accesses by other lanes move to the warp's next epoch.
+Lanes of one execution of one instruction are not compared.
 """
 
 from __future__ import annotations
