@@ -109,6 +109,7 @@ class GlobalEvents(Base):
             if everywhere and (ins.has("async") or ins.has("async::generic")):
                 outside.history_of(ws, "fences", None).add(ws, ws.now[MEMORY])
         elif not ins.has("mbarrier_init") and not any("sync_restrict" in word for word in ins.modifiers):
+            ws.learn(ws.withheld)
             self.locations.fenced(ws, ins)
 
     # -- asynchronous accesses ------------------------------------------------------------------------
@@ -166,23 +167,25 @@ class GlobalEvents(Base):
 
     # -- order ----------------------------------------------------------------------------------------
 
-    def _compare(self, first: Act, second: Act, allocation: Allocation, offset: int) -> None:
-        """Two acts on one cell, `first` recorded before `second`."""
+    def _compare(self, first: Act, second: Act, allocation: Allocation, offset: int) -> bool:
+        """Two acts on one cell, `first` recorded before `second`; whether they are no race."""
         a, b = first.ws, second.ws
         if not first.writes and not second.writes:
-            return
+            return True
         if strong_pair(first, second):
             if a.warp.cta is not b.warp.cta and first.writes and second.kind != "st":
                 self.meetings[a.warp.cta, b.warp.cta] = first, second, allocation.address + offset
-            return
+            return True
         if a is not b or first.deferred:
             epochs = ((first.slot, first.clock), *first.also)
             if not any(outside.knows(b.agents, b.now, a.agents, *epoch) for epoch in epochs):
                 self._unordered(first, second, allocation, offset)
-                return
+                return False
         if second.proxy and first.writes and not (first.proxy and a.warp.cta is b.warp.cta):  # noqa: SIM102
             if not outside.reaches_async(b.agents, b.now, a.agents, first.slot, first.clock):
                 self._not_fenced(first, second, allocation, offset)
+                return False
+        return True
 
     def _unordered(self, first: Act, second: Act, allocation: Allocation, offset: int) -> None:
         epoch = first.ws.agents, first.slot, first.clock

@@ -141,13 +141,15 @@ class Plane:
 
 
 class GlobalShadow:
-    """`compare(first, second, allocation, offset)` is called for each pair of acts that meet in a cell."""
+    """`compare(first, second, allocation, offset)` is called for pairs of acts that meet in a cell. If it
+    answers that they are no race it is not asked again, as what a thread knows only grows."""
 
-    def __init__(self, memory: GlobalMemory, compare: Callable[[Act, Act, Allocation, int], None]) -> None:
+    def __init__(self, memory: GlobalMemory, compare: Callable[[Act, Act, Allocation, int], bool]) -> None:
         self.memory = memory
         self.compare = compare
         self.planes: dict[int, Plane] = {}
         self.sets = Sets()
+        self._no_race: set[tuple[int, Act]] = set()
         self.version = 0  # writes so far
         self._last: Allocation | None = None
 
@@ -242,15 +244,17 @@ class GlobalShadow:
     def _meet(self, plane: Plane, before: NDArray[np.int32], cells: Cells, act: Act) -> None:
         if not before.any():
             return
-        for number in np.unique(before).tolist():
-            members = self.sets.members[number]
-            if len(members) == 1 and members[0] is act:
+        one = int(before.flat[0])
+        numbers = [one] if (before == one).all() else np.unique(before).tolist()
+        for number in numbers:
+            if (number, act) in self._no_race or not number:
                 continue
             at = int(np.argmax(before == number))
             cell = (cells.start or 0) + at if isinstance(cells, slice) else int(cells[at])
-            for first in members:
-                if first is not act:
-                    self.compare(first, act, plane.allocation, cell * plane.grain)
+            others = [first for first in self.sets.members[number] if first is not act]
+            fine = [self.compare(first, act, plane.allocation, cell * plane.grain) for first in others]
+            if all(fine):
+                self._no_race.add((number, act))
 
 
 def _outside(cells: Cells, count: int) -> bool:

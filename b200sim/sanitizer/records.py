@@ -54,7 +54,8 @@ class Access:
         if self.kind == "tma load":
             return f"TMA load of {self.facts.get('tensor', '?')}"
         if self.kind == "tma store":
-            return f"TMA store to {self.facts.get('tensor', '?')}"
+            what = "reduction into" if self.facts.get("reduction") else "store to"
+            return f"TMA {what} {self.facts.get('tensor', '?')}"
         if self.kind in ("mma", "cp", "shift"):
             return f"tcgen05.{self.kind} ({self.operand})" if self.operand else f"tcgen05.{self.kind}"
         if self.kind == "wgmma":

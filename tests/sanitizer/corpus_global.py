@@ -7,6 +7,9 @@ from __future__ import annotations
 import numpy as np
 
 from b200sim.gpus import B200
+from b200sim.tma.encoding import encode
+from b200sim.tma.tensor_map import ElementType, TensorMap
+from tests.b200sim.ptx_harness import aligned
 from tests.sanitizer.corpus_ptx import Arrays, PtxDefect
 from tests.sanitizer.corpus_small import FENCE, small, waiting
 
@@ -26,6 +29,17 @@ def sums() -> tuple[Arrays, np.ndarray]:
     return arrays, np.arange(THREADS, dtype=np.uint32) * CTAS + sum(10 * i for i in range(CTAS))
 
 
+def mapped() -> tuple[Arrays, np.ndarray]:
+    """As `workspace`, with a tensor map for 64 numbers of the data between the two."""
+    work, out = workspace()[0]
+    box = TensorMap(work.ctypes.data + DATA, ElementType.U32, (THREADS,), (), (THREADS,))
+    return [work, aligned(encode(box)), out], workspace()[1]
+
+
+def mapped_sums() -> tuple[Arrays, np.ndarray]:
+    return mapped()[0], sums()[1]
+
+
 def untouched() -> tuple[Arrays, np.ndarray]:
     return workspace()[0], np.zeros(THREADS, np.uint32)
 
@@ -34,12 +48,14 @@ START = """
 ld.param.u64 %a, [p0]; ld.param.u64 %c, [p1]; mov.u32 %rank, %ctaid.x;
 mul.wide.u32 %d1, %tid, 4; add.s64 %d2, %a, %d1; add.s64 %d3, %c, %d1;
 """
+START_MAPPED = START.replace("%c, [p1]", "%b, [p1]; ld.param.u64 %c, [p2]")
 ONE = "setp.ne.u32 %q, %tid, 0; @%q bra {label};"
 
 
 def meeting(name: str, code: str, body: str, data=workspace, ctas: int = 2, **more) -> PtxDefect:  # type: ignore[no-untyped-def]
     launch = {"grid": (ctas, 1, 1), **more.pop("launch", {})}
-    return small(name, code, START + body, data, THREADS // 32, launch=launch, deadline=60.0, **more)
+    start = START_MAPPED if data in (mapped, mapped_sums) else START
+    return small(name, code, start + body, data, THREADS // 32, launch=launch, deadline=60.0, **more)
 
 
 def message(
@@ -78,6 +94,10 @@ LOADED: bar.sync 0;
     + """
 shl.b32 %t4, %tid, 2; add.s32 %t4, %t4, %smem; ld.shared.b32 %t3, [%t4+1024];"""
 )
+TENSOR_READ = BULK_READ.replace(
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%smem+1024], [%d4], 256,",
+    "mov.u32 %t6, 0; cp.async.bulk.tensor.1d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%smem+1024], [%b, {%t6}],",
+)
 BULK_WRITE = f"""
 shl.b32 %t4, %tid, 2; add.s32 %t4, %t4, %smem; st.shared.b32 [%t4+1024], %t1;
 fence.proxy.async.shared::cta; bar.sync 0;
@@ -85,6 +105,8 @@ fence.proxy.async.shared::cta; bar.sync 0;
 add.s64 %d4, %a, 1024; add.s32 %t5, %smem, 1024;
 cp.async.bulk.global.shared::cta.bulk_group [%d4], [%t5], 256;
 cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;"""
+BULK_ADD = "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d4], [%t5], 256;"
+TENSOR_ADD = "mov.u32 %t6, 0; cp.reduce.async.bulk.tensor.1d.global.shared::cta.add.tile.bulk_group [%b, {%t6}], [%t5];"
 
 ADD_UP = "ld.global.b32 %t3, [%d3]; add.u32 %t3, %t3, %t1; st.global.b32 [%d3], %t3;"
 MINE = "mul.lo.u32 %t1, %rank, 10; add.u32 %t1, %t1, %tid;"
@@ -138,19 +160,15 @@ st.global.b32 [%d4+1024], %t3;
 setp.ne.u32 %p, %rank, {CTAS - 1}; @%p bra DONE; add.u32 %t3, %t3, 7; st.global.b32 [%d3], %t3;"""
 
 
-def reduced(
-    wait: str = "cp.async.bulk.wait_group 0;",
-    publish: str = "fence.acq_rel.gpu; atom.add.gpu.global.u32 %t2, [%a], 1;",
-) -> str:
+def reduced(wait: str = "cp.async.bulk.wait_group 0;", add: str = BULK_ADD) -> str:
     """Every CTA adds 64 numbers to the workspace with a bulk reduction; who comes last copies the sums out."""
     return f"""{MINE}
 shl.b32 %t4, %tid, 2; add.s32 %t4, %t4, %smem; st.shared.b32 [%t4+1024], %t1;
 fence.proxy.async.shared::cta; bar.sync 0;
 {ONE.format(label="COUNTED")}
 add.s64 %d4, %a, 1024; add.s32 %t5, %smem, 1024;
-cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d4], [%t5], 256;
-cp.async.bulk.commit_group; {wait}
-{publish} fence.acq_rel.gpu; st.shared.b32 [%smem+512], %t2;
+{add} cp.async.bulk.commit_group; {wait}
+fence.acq_rel.gpu; atom.add.gpu.global.u32 %t2, [%a], 1; fence.acq_rel.gpu; st.shared.b32 [%smem+512], %t2;
 COUNTED: bar.sync 0;
 ld.shared.b32 %t2, [%smem+512]; setp.ne.u32 %p, %t2, {CTAS - 1}; @%p bra DONE;
 ld.global.b32 %t3, [%d2+1024]; st.global.b32 [%d3], %t3;"""
@@ -203,6 +221,10 @@ GLOBAL_DEFECTS = [
     meeting("bulk load of what another CTA stored, no proxy fence", "proxy_fence_missing", message(read=BULK_READ)),
     meeting("bulk load of what another CTA's bulk store wrote, no proxy fence", "proxy_fence_missing",
             message(write=BULK_WRITE, before="", read=BULK_READ)),
+    meeting("tensor load of what another CTA stored, no proxy fence", "proxy_fence_missing",
+            message(read=TENSOR_READ), mapped),
+    meeting("tensor load before the flag is seen", "global_read_unordered",
+            message("fence.proxy.async; st.release.gpu.global.b32 [%a], 1;", read=TENSOR_READ).replace("POLL:", "bra SEEN; POLL:"), mapped),
     meeting("proxy fence for shared memory only", "proxy_fence_missing",
             message("fence.proxy.async.shared::cta; fence.acq_rel.gpu; st.relaxed.gpu.global.b32 [%a], 1;", read=BULK_READ)),
     meeting("flag after a bulk store that was waited for with .read", "global_read_unordered",
@@ -218,6 +240,8 @@ GLOBAL_DEFECTS = [
     meeting("neighbour's part overwritten without a second barrier", "global_read_unordered",
             shift_around(again="bar.sync 0;"), ctas=CTAS),
     meeting("reduction read before it has written", "global_read_unordered", reduced("cp.async.bulk.wait_group.read 0;"), sums, CTAS),
+    meeting("tensor reduction read before it has written", "global_read_unordered",
+            reduced("cp.async.bulk.wait_group.read 0;", TENSOR_ADD), mapped_sums, CTAS),
     meeting("reduction read before its group is awaited", "global_read_unordered", reduced(""), sums, CTAS),
     meeting("atomic sums of two CTAs with scope .cta", "scope_too_narrow", RED_ALL.format(mine=MINE, scope="cta"), sums, CTAS),
     meeting("lock taken without an acquire", "global_read_unordered", locked("atom.relaxed.gpu.global.cas.b32"), sums, CTAS),
@@ -267,6 +291,9 @@ GLOBAL_CLEAN = [
     meeting("grid barriers", "", shift_around(), ctas=CTAS),
     meeting("grid barriers of a cluster", "", shift_around(grid_barrier(0, "cluster"), grid_barrier(1, "cluster")),
             ctas=CTAS, launch={"cluster": (CTAS, 1, 1)}),
+    meeting("tensor reductions", "", reduced(add=TENSOR_ADD), mapped_sums, CTAS),
+    meeting("tensor load after a proxy fence by the writer", "", message(
+        write="st.global.b32 [%d2+1024], %t1; fence.proxy.async.global;", read=TENSOR_READ), mapped),
     meeting("bulk reductions", "", reduced(), sums, CTAS),
     meeting("atomic sums", "", RED_ALL.format(mine=MINE, scope="gpu"), sums, CTAS),
     meeting("lock", "", locked(), sums, CTAS),

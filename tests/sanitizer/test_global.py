@@ -14,6 +14,7 @@ from tests.sanitizer.corpus_global import (
     sums,
 )
 from tests.sanitizer.corpus_ptx import PtxDefect
+from tests.sanitizer.corpus_small import waiting
 from tests.sanitizer.run import run_ptx
 
 ORDERS = ("program-order", "eager", "consumers-first", "late:bulk", "starve:0", "random:1", "random:2")
@@ -114,3 +115,19 @@ def test_neighbouring_elements_of_two_ctas_do_not_collide(width: int, racy: bool
     body += f"setp.ne.u32 %q, %tid, 0; @%q bra DONE; st.global.b{width} [%d4], {'%rank' if racy else '%h'};"
     found = {f.code for f in findings_of(meeting("", "", body, ctas=4))}
     assert found == ({"global_race"} if racy else set())
+
+
+def test_a_fence_hands_on_what_a_relaxed_wait_before_it_saw() -> None:
+    """Warp 1 tells warp 0 by an mbarrier, waited for relaxed; the fence of warp 0 acquires and releases."""
+    wait = waiting(1, "%smem").replace("try_wait.parity", "try_wait.parity.relaxed.cta")
+    told = f"""setp.ne.u32 %q, %warp, 0; @%q mbarrier.arrive.shared.b64 _, [%smem]; @%q bra DONE;
+    {wait}"""
+    init = (
+        "setp.ne.u32 %q, %tid, 0; @%q bra READY; mbarrier.init.shared.b64 [%smem], 32; READY: bar.sync 0;\n"
+    )
+    ordered = message(before=told + "\nsetp.ne.u32 %q, %tid, 0; @%q bra DONE;")
+    assert findings_of(meeting("", "", init + ordered)) == []
+    early = ordered.replace(wait, "fence.acq_rel.gpu;" + wait).replace(
+        "fence.acq_rel.gpu; st.relaxed", "st.relaxed"
+    )
+    assert {f.code for f in findings_of(meeting("", "", init + early))} == {"global_read_unordered"}
