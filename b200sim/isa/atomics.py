@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import SHARED_WINDOW, shared_address
+from b200sim.isa.floating import canonical_nan, minimum_maximum
 from b200sim.isa.memory import HINTS, ORDERINGS, SPACES
 from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.rounding import brain_codes, narrowed, odd_fused
 from b200sim.isa.values import FLOAT, LANES, UNSIGNED, lane, lowest_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, type_of
-from b200sim.ptx.syntax import TYPE_BITS, Instruction
+from b200sim.ptx.syntax import TYPE_BITS, Instruction, Operand, Vector
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
+HALF_KINDS = ("f16", "f16x2", "bf16", "bf16x2")
 COMBINE: dict[str, Callable[[int, int, int], int]] = {
     "add": lambda old, b, _: old + b,
     "exch": lambda old, b, _: b,
@@ -35,38 +38,92 @@ COMBINE: dict[str, Callable[[int, int, int], int]] = {
 
 @instruction("atom", "red")
 def atomic(ins: Instruction, binder: Binder) -> Operation:
-    """atom d, [a], b[, c]: lane after lane. `red` is `atom` without a result."""
-    check_modifiers(ins, *ORDERINGS, *HINTS, *SPACES, *COMBINE, *TYPE_BITS)
+    """atom d, [a], b[, c]: lane after lane, each element of a vector or pair by itself. `red` is `atom`
+    without a result."""
+    check_modifiers(ins, *ORDERINGS, *HINTS, *SPACES, *COMBINE, "noftz", "v2", "v4", "v8", *TYPE_BITS)
     name = next(word for word in ins.modifiers if word in COMBINE)
     kind = type_of(ins)
+    combine = _combination(ins, name, kind)
+    bits = TYPE_BITS[kind]
+    result = ins.opcode == "atom"
+    destinations = binder.writes(ins.operands[0]) if result else []
+    address_operand, *operands = ins.operands[1:] if result else ins.operands
+    base, offset = binder.address(address_operand)
+    count = next((int(word[1:]) for word in ins.modifiers if word in ("v2", "v4", "v8")), 1)
+    if count > 1:
+        _check_vector(ins, kind, name)
+        sources = [[binder.source(item, bits)] for item in _items(operands[0])]
+    else:
+        sources = [[binder.source(operand, bits) for operand in operands[: 2 if name == "cas" else 1]]]
+    if len(sources) != count or (result and len(destinations) != count):
+        raise Unsupported(f"{ins.mnemonic} with {len(sources)} values")
+    space = next((word for word in ins.modifiers if word in SPACES), "generic")
+    size = bits // 8
+
+    def operation(warp: Warp) -> None:
+        old_values = np.zeros((count, LANES), UNSIGNED[bits])
+        for i in warp.active_lanes():
+            address = lane(warp.regs[base], i) + offset
+            if count > 1 and address % (count * size):
+                raise Fault("misaligned", f"{ins.mnemonic} at {address:#x}, not a multiple of {count * size}")
+            for j, slots in enumerate(sources):
+                place = _place(warp, address + j * size, size, space, ins)
+                old = int(place[0])
+                values = [lane(warp.regs[slot], i) & width_mask(bits) for slot in slots]
+                place[0] = combine(old, values[0], values[-1])
+                old_values[j, i] = old
+        single = warp.mask & (warp.mask - 1) == 0
+        for d, old_lanes in zip(destinations, old_values, strict=False):
+            warp.put(d, int(old_lanes[lowest_lane(warp.mask)]) if single else old_lanes)
+
+    return operation
+
+
+def _items(operand: Operand) -> tuple[Operand, ...]:
+    return operand.items if isinstance(operand, Vector) else (operand,)
+
+
+def _check_vector(ins: Instruction, kind: str, name: str) -> None:
+    """Vectors: fp32 sums of 2 or 4; 16-bit sums, minima and maxima, of 8 too unless they are pairs."""
+    wide = ins.has("v8") and kind not in ("f16", "bf16")
+    if ((kind != "f32" or name != "add") and kind not in HALF_KINDS) or wide or not ins.has("global"):
+        raise Unsupported(ins.mnemonic)
+
+
+def _combination(ins: Instruction, name: str, kind: str) -> Callable[[int, int, int], int]:
+    """(old, b, c) -> new, on patterns."""
+    if kind in HALF_KINDS:
+        extremes = any(ins.has(word) for word in ("v2", "v4", "v8"))
+        if not ins.has("noftz") or (name != "add" and not (extremes and name in ("min", "max"))):
+            raise Unsupported(ins.mnemonic)
+        return _on_halves(name, kind)
     if (
         kind == "b128"
+        or ins.has("noftz")
         or (kind[0] == "f" and (name != "add" or kind not in ("f32", "f64")))
-        or kind[0:2] == "bf"
     ):
         raise Unsupported(ins.mnemonic)
     bits = TYPE_BITS[kind]
-    result = ins.opcode == "atom"
-    d = binder.write(ins.operands[0]) if result else None
-    address_operand, *operands = ins.operands[1:] if result else ins.operands
-    base, offset = binder.address(address_operand)
-    sources = [binder.source(operand, bits) for operand in operands[: 2 if name == "cas" else 1]]
-    combine = _float_add(bits) if kind[0] == "f" else on_integers(COMBINE[name], bits, kind[0] == "s")
-    space = next((word for word in ins.modifiers if word in SPACES), "generic")
+    return _float_add(bits) if kind[0] == "f" else on_integers(COMBINE[name], bits, kind[0] == "s")
 
-    def operation(warp: Warp) -> None:
-        old_values = np.zeros(LANES, UNSIGNED[bits])
-        for i in warp.active_lanes():
-            place = _place(warp, lane(warp.regs[base], i) + offset, bits // 8, space, ins)
-            old = int(place[0])
-            values = [lane(warp.regs[slot], i) for slot in sources]
-            place[0] = combine(old, values[0], values[-1])
-            old_values[i] = old
-        if d is not None:
-            single = warp.mask & (warp.mask - 1) == 0
-            warp.put(d, int(old_values[lowest_lane(warp.mask)]) if single else old_values)
 
-    return operation
+def _on_halves(name: str, kind: str) -> Callable[[int, int, int], int]:
+    """f16, bf16 and pairs of them: one rounding each."""
+    dtype, brain = UNSIGNED[TYPE_BITS[kind]], kind.startswith("bf16")
+    extreme = None if name == "add" else minimum_maximum(name, False, False)
+
+    def numbers(pattern: int) -> NDArray[np.float64]:
+        codes = np.array([pattern], dtype).view(np.uint16)
+        values = (codes.astype(np.uint32) << 16).view(np.float32) if brain else codes.view(np.float16)
+        return np.where(np.isnan(values), np.nan, values.astype(np.float64))  # fmin minds signalling NaNs
+
+    def combine(old: int, b: int, _: int) -> int:
+        x, y = numbers(old), numbers(b)
+        exact = odd_fused(x, np.ones_like(x), y) if extreme is None else extreme(x, y)
+        codes = brain_codes(exact) if brain else canonical_nan(narrowed(exact, np.float16, "rn"))
+        return int(np.ascontiguousarray(codes).view(dtype)[0])
+
+    return combine
 
 
 def on_integers(
