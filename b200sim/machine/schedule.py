@@ -102,7 +102,7 @@ class Late:
 
 class Starve:
     """Adversarial: the warps with one index in their CTA run when nothing else can; asynchronous work is
-    eager or, if `late`, comes after all other warps."""
+    eager or, if `late`, comes after all other warps. Who polls comes after them: it may poll for them."""
 
     def __init__(self, index: int, late: bool = False) -> None:
         self.index = index
@@ -111,11 +111,10 @@ class Starve:
     def next(self, cluster: Cluster) -> Warp | AsyncOperation | None:
         if cluster.in_flight and not self.late:
             return cluster.in_flight.popleft()
-        for queue in (cluster.runnable, cluster.polling):
-            for at, warp in enumerate(queue):
-                if warp.index != self.index:
-                    del queue[at]
-                    return warp
+        for at, warp in enumerate(cluster.runnable):
+            if warp.index != self.index:
+                del cluster.runnable[at]
+                return warp
         for last in (cluster.in_flight, cluster.runnable, cluster.polling):
             if last:
                 return last.popleft()

@@ -290,3 +290,16 @@ def test_private_memory_keeps_a_launch_in_one_process():
         ".reg .b64 %o; ld.param.u64 %o, [p0]; st.global.b32 [%o], 1;", [np.zeros(8, np.uint32)], 4, 32
     )
     assert run_grid(machine, 2) == 1
+
+
+@pytest.mark.parametrize("name", ["starve:0", "starve-late:0", "starve:1"])
+def test_a_starved_warp_runs_when_the_others_only_poll(name):
+    """Warp 1 asks for what warp 0 will write: no schedule may let it ask for ever."""
+    out = np.zeros(1, np.uint32)
+    body = """.reg .b64 %a; .reg .b32 %t, %v; .reg .pred %p; ld.param.u64 %a, [p0];
+        mov.u32 %t, %tid.x; setp.ge.u32 %p, %t, 32; @%p bra ASK;
+        st.relaxed.gpu.global.b32 [%a], 7; ret;
+        ASK: ld.relaxed.gpu.global.b32 %v, [%a]; setp.ne.u32 %p, %v, 7; @%p bra ASK;
+        ret;"""
+    run_kernel(body, [out], block=(64, 1, 1), schedule=schedule(name), deadline=time.monotonic() + 30)
+    assert out[0] == 7
