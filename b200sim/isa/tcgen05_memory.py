@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.faults import Unsupported
+from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
 from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
 from b200sim.isa.values import spread
+from b200sim.machine.waiting import AllocationRequest
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction, Operand, Vector
 from b200sim.tensor_memory import register_count
@@ -29,28 +30,83 @@ LD_WORDS = ("ld", "st", "sync", "aligned", "b32", "pack::16b", "unpack::16b", *L
 
 @terminator("tcgen05.alloc")
 def allocate(ins: Instruction, binder: Binder) -> Terminator:
-    """tcgen05.alloc [destination], columns: waits for free columns; their address goes to shared memory."""
+    """tcgen05.alloc [destination], columns: waits for free columns; their address goes to shared memory.
+
+    With `.cta_group::2` it waits until a warp of each CTA of the pair has asked, which the manual allows.
+    """
     check_modifiers(ins, "alloc", "cta_group::1", "cta_group::2", "sync", "aligned", "shared::cta", "b32")
     base, offset = binder.address(ins.operands[0])
     columns = binder.source(ins.operands[1], 32)
-    following = binder.next_block
+    following, pair = binder.next_block, ins.has("cta_group::2")
 
     def operation(warp: Warp) -> int:
         warp.require_all_lanes(ins.mnemonic)
         cta = warp.cta
         destination = shared_address(warp.uniform(base, "the destination of tcgen05.alloc") + offset)
         place = cta.offset(destination, 4, ins.mnemonic)
-        address = cta.tmem.allocate(warp.uniform(columns, "the column count of tcgen05.alloc"))
+        count = warp.uniform(columns, "the column count of tcgen05.alloc")
+        request = AllocationRequest(warp, ins, count, place)
+        if pair:
+            return following if _allocate_in_pair(request) else BLOCKED
+        address = cta.tmem.allocate(count)
         if address is None:
             cta.tmem_wait.block(warp)
             return BLOCKED
-        cta.smem_views[4][place // 4] = address
-        watch = cta.grid.observer
-        if watch is not None:
-            watch.tensor_allocated(warp, ins, address, cta.tmem.allocations[address], place)
+        _hand_out(request, address)
         return following
 
     return operation
+
+
+def _hand_out(request: AllocationRequest, address: int) -> None:
+    cta = request.warp.cta
+    cta.smem_views[4][request.place // 4] = address
+    watch = cta.grid.observer
+    if watch is not None:
+        watch.tensor_allocated(request.warp, request.ins, address, request.columns, request.place)
+
+
+def _allocate_in_pair(request: AllocationRequest) -> bool:
+    """Whether the warp has its columns; if not, it is blocked. The second of the two serves both."""
+    warp, cta = request.warp, request.warp.cta
+    cluster = cta.cluster
+    if cta.rank >> 1 >= len(cluster.pair_allocations):
+        raise Fault(
+            "cta_pair", f"{request.ins.mnemonic} in a cluster of {len(cluster.ctas)}: it needs a pair"
+        )
+    meeting = cluster.pair_allocations[cta.rank >> 1]
+    if warp in meeting.served:
+        meeting.served.remove(warp)
+        return True
+    meeting.asked[cta.rank] = request
+    both = list(meeting.asked.values())
+    if len({asked.columns for asked in both}) > 1:
+        counts = " and ".join(str(asked.columns) for asked in both)
+        raise Fault("tmem_alloc_pair", f"the CTAs of a pair allocate {counts} columns: it must be the same")
+    if len(both) < 2 or not _serve(both):
+        meeting.block(warp)
+        return False
+    meeting.asked.clear()
+    meeting.served.update(asked.warp for asked in both if asked.warp is not warp)
+    meeting.wake()
+    return True
+
+
+def _serve(both: list[AllocationRequest]) -> bool:
+    """The same columns for both CTAs, or none."""
+    addresses = [request.warp.cta.tmem.allocate(request.columns) for request in both]
+    if None in addresses:
+        for request, address in zip(both, addresses, strict=True):
+            if address is not None:
+                request.warp.cta.tmem.free(address, request.columns)
+        return False
+    if addresses[0] != addresses[1]:
+        first, second = addresses
+        raise Fault("tmem_alloc_pair", f"the CTAs of a pair get columns {first} and {second}")
+    for request, address in zip(both, addresses, strict=True):
+        assert address is not None
+        _hand_out(request, address)
+    return True
 
 
 @instruction("tcgen05.dealloc")
@@ -67,6 +123,8 @@ def deallocate(ins: Instruction, binder: Binder) -> Operation:
         if watch is not None:
             watch.tensor_freed(warp, ins, place & 0xFFFF, count)
         warp.cta.tmem_wait.wake()
+        for meeting in warp.cta.cluster.pair_allocations:
+            meeting.wake()
 
     return operation
 

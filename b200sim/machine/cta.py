@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault
 from b200sim.machine.asynchronous import AsyncOperation
-from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, TensorMemoryWait
+from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, PairAllocation, TensorMemoryWait
 from b200sim.machine.warp import Warp
 from b200sim.machine.warpgroup import WARPS, Warpgroup
 from b200sim.tensor_memory import TensorMemory
@@ -161,6 +161,7 @@ class Cluster:
             self.ctas.append(Cta(self, rank, index))
         self.barrier = ClusterBarrier(sum(len(cta.warps) for cta in self.ctas))
         self.barrier_targets: dict[Warp, int] = {}  # warp -> cluster barrier phase it waits for
+        self.pair_allocations = [PairAllocation() for _ in self.ctas[1::2]]  # of CTAs 2i and 2i + 1
         self.runnable.extend(warp for cta in self.ctas for warp in cta.warps)
         self.live = len(self.runnable)
         self.steps = 0  # scheduling steps so far: a change says that something happened

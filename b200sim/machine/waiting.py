@@ -6,12 +6,14 @@ what is missing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault
 
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
+    from b200sim.ptx.syntax import Instruction
 
 RESULTS_KEPT = 4  # of the last generations of a named barrier: its warps read them before they arrive again
 COUNT_LIMIT = 1 << 20  # PTX ISA 9.7.13.15.2: pending counts and the transaction count stay below this
@@ -223,3 +225,27 @@ class TensorMemoryWait(Wait):
 
     def describe(self) -> str:
         return "tcgen05.alloc: no free tensor memory columns of that size"
+
+
+@dataclass
+class AllocationRequest:
+    """What one CTA of a pair asked for: columns, and where in its shared memory their address goes."""
+
+    warp: Warp
+    ins: Instruction
+    columns: int
+    place: int
+
+
+class PairAllocation(Wait):
+    """`tcgen05.alloc.cta_group::2`: a warp of each CTA of a pair performs it together (PTX ISA 9.7.16.5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[int, AllocationRequest] = {}  # by CTA rank
+        self.served: set[Warp] = set()  # got their columns when the other CTA asked, and have yet to go on
+
+    def describe(self) -> str:
+        ranks = " and ".join(str(rank) for rank in sorted(self.asked))
+        short = "no free tensor memory columns of that size" if len(self.asked) > 1 else "the other has not"
+        return f"tcgen05.alloc.cta_group::2: CTA rank {ranks} of the pair asked, {short}"

@@ -213,6 +213,42 @@ def test_allocation_blocks_until_columns_are_free():
     assert out.tolist() == [1, 0]
 
 
+PAIR_ALLOC = "tcgen05.alloc.cta_group::2.sync.aligned.shared::cta.b32 [smem], {columns};"
+PAIR_BODY = """.reg .b64 %o; .reg .b32 %r, %v, %u; .reg .pred %p; ld.param.u64 %o, [p0];
+mov.u32 %r, %cluster_ctarank; mapa.shared::cluster.u32 %u, smem, 0;
+setp.eq.u32 %p, %r, 1; @!%p bra ALLOC;
+{late} mov.u32 %v, 7; st.shared::cluster.b32 [%u+8], %v;
+ALLOC: {alloc} ld.shared.b32 %v, [smem+8]; setp.eq.u32 %p, %r, 0; @%p st.global.b32 [%o], %v;
+barrier.cluster.arrive; barrier.cluster.wait; ld.shared.b32 %v, [smem];
+tcgen05.dealloc.cta_group::2.sync.aligned.b32 %v, 64;"""
+
+
+def run_pair(alloc: str, late: str = "nanosleep.u32 10; nanosleep.u32 10;", **launch) -> int:
+    out = np.zeros(1, np.uint32)
+    body = PAIR_BODY.replace("{late}", late).replace("{alloc}", alloc)
+    launch = {"grid": (2, 1, 1), "cluster": (2, 1, 1), **launch}
+    run_kernel(body, [out], shared=DYNAMIC, shared_bytes=64, block=(32, 1, 1), **launch)
+    return int(out[0])
+
+
+@pytest.mark.parametrize("schedule", [ProgramOrder, Eager, lambda: SeededRandom(3)])
+def test_a_pair_allocates_together(schedule):
+    """CTA 0 has its columns no earlier than CTA 1 has asked: it sees what CTA 1 wrote before."""
+    assert run_pair(PAIR_ALLOC.format(columns=64), schedule=schedule()) == 7
+
+
+def test_a_pair_must_agree():
+    with pytest.raises(Fault) as caught:
+        run_pair("@%p mov.u32 %u, 32; @!%p mov.u32 %u, 64;" + PAIR_ALLOC.format(columns="%u"))
+    assert caught.value.code == "tmem_alloc_pair" and "64 and 32" in str(caught.value)
+    with pytest.raises(Fault) as caught:
+        run_pair(PAIR_ALLOC.format(columns=64), late="ret;")
+    assert caught.value.code == "deadlock" and "rank 0 of the pair asked" in str(caught.value)
+    with pytest.raises(Fault) as caught:
+        run_pair(PAIR_ALLOC.format(columns=64), grid=(1, 1, 1), cluster=(1, 1, 1))
+    assert caught.value.code == "cta_pair"
+
+
 @pytest.mark.parametrize(
     ("code", "body"),
     [
