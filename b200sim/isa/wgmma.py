@@ -132,6 +132,9 @@ def multiply(ins: Instruction, binder: Binder) -> Operation:
         group, regs = warp.cta.warpgroup(warp), warp.regs
         arguments = _arguments(what, warp)
         fragment = [regs[slot] for slot in what.a] if what.a_in_registers else []
+        for value in fragment:
+            if isinstance(value, InFlight):
+                use.refuse_value(value, ins)
         before = [regs[slot] for slot in what.d]
         joint = group.issue(
             warp, ins, what.shape, arguments, fragment, before, lambda whole: perform(group, whole)

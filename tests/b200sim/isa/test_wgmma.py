@@ -287,6 +287,10 @@ READ, WRITE = "add.f32 %e0, %d0, %d0;\n", "mov.b32 %d3, 0f00000000;\n"
             FENCE + STEP + mma(F16.format(n=16), 8, "{%d0, %d1, %d2, %d3}", "1, 1, 1, 0", "e"),
             "wgmma_register", "an accumulator",
         ),
+        (
+            FENCE + STEP + "mov.b32 %f1, %d1;\n" + mma(F16.format(n=8), 4, name="e", **FROM_REGISTERS),
+            "wgmma_register", "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 touches",
+        ),
         ("@%p bra ON;\n" + FENCE + "ON: bar.sync 0;\n", "divergent_aligned", "wgmma.fence"),
         (FENCE + mma(F16.format(n=16), 8, tail="%p, 1, 1, 0, 0"), "not_uniform", "scale-d"),
         (
