@@ -3,8 +3,8 @@
 mma_async is asynchronous: it happens when the schedule says so, and until a wait_group that covers it its
 registers belong to the tensor core. `fragment_slots` and `guarded` let the rest of the program find out:
 every other instruction that reads or writes such a register reports it first. Compilers rename accumulators
-between one mma_async and the next (`mov`, packing and unpacking of halves) and leave it to ptxas to coalesce
-them: such moves are followed, not refused.
+between one mma_async and the next (`mov`, packing and unpacking of halves), set them after the fence, and
+leave it to ptxas to coalesce all that: such moves are followed, not refused, and need no fence.
 """
 
 from __future__ import annotations
@@ -308,16 +308,17 @@ def guarded(
 
 
 def guarded_move(operation: Operation, ins: Instruction, binder: Binder) -> Operation:
-    """A `mov` that renames a value in flight, or is like any other instruction."""
+    """A `mov` that renames a value in flight, or touches no register that is in use."""
     writes, reads = (
         [binder.names[name] for name in _names(operand) if name in binder.names] for operand in ins.operands
     )
-    plain = guarded(operation, ins, reads, writes)
+    plain, touched = guarded(operation, ins, reads, writes), _bits((*reads, *writes))
 
     def move(warp: Warp) -> None:
         values = [warp.regs[slot] for slot in reads]
         if not any(type(value) is InFlight for value in values):
-            plain(warp)
+            warp.registers_in_use.check_free(touched, ins)
+            operation(warp)
             return
         renamed = _renamed(values, len(writes))
         if renamed is None or warp.mask != warp.alive:

@@ -214,10 +214,14 @@ class RegisterUse(Wait):
 
     def touch(self, slots: int, ins: Instruction) -> None:
         """A thread of the warp reads or writes these registers. Fault: wgmma_register."""
+        self.check_free(slots, ins)
+        self.unfenced |= slots
+
+    def check_free(self, slots: int, ins: Instruction) -> None:
+        """Fault: wgmma_register."""
         if slots & self.busy:
             use = next(use for use in self.uses if slots & (use.accumulators | use.fragments))
             self._refuse(use, ins, "an accumulator" if slots & use.accumulators else "part of the A fragment")
-        self.unfenced |= slots
 
     def refuse_value(self, value: InFlight, ins: Instruction) -> None:
         """A thread asks for the bits of a value. Fault: wgmma_register."""

@@ -222,6 +222,15 @@ def test_accumulators_may_be_renamed_in_flight(schedule):
     assert np.array_equal(d_of(words.view(np.float16), 16), 2 * sums(a, b))
 
 
+def test_accumulators_may_be_set_after_the_fence():
+    """As NVVM leaves it: constants have no place of their own."""
+    a, b = integers(20, 64), integers(21, 16)
+    sets = "mov.b32 %d0, 0f42C80000;" + "".join(f"mov.b32 %d{i}, %d0;" for i in range(1, 8))
+    body = FENCE + sets + mma(F16.format(n=16), 8) + COMMIT + wait(0)
+    words = run(body, a, b, np.zeros((128, 8), np.uint32))
+    assert np.array_equal(d_of(words.view(np.float32), 16), 100 + sums(a, b))
+
+
 def test_a_copy_made_in_flight_keeps_the_value_of_its_time():
     a, b = integers(16, 64), integers(17, 16)
     step = mma(F16.format(n=16), 8)
@@ -267,7 +276,7 @@ READ, WRITE = "add.f32 %e0, %d0, %d0;\n", "mov.b32 %d3, 0f00000000;\n"
     ("body", "code", "words"),
     [
         (STEP + COMMIT + wait(0), "wgmma_fence", "is the warp's first: wgmma.fence is missing"),
-        (FENCE + "mov.b32 %d1, 0f3F800000;\n" + STEP, "wgmma_fence", "registers that the warp touched"),
+        (FENCE + "add.f32 %d1, %d1, %d1;\n" + STEP, "wgmma_fence", "registers that the warp touched"),
         (FENCE + "add.s32 %f2, %f2, 1;\n" + FROM_A, "wgmma_fence", "registers that the warp touched"),
         (whole(STEP) + READ + STEP, "wgmma_fence", "registers that the warp touched"),
         (FENCE + STEP + READ, "wgmma_register", "wgmma.commit_group and wgmma.wait_group that covers it"),
