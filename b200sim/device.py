@@ -14,15 +14,16 @@ from b200sim.driver import Launch, simulated_device
 from b200sim.faults import Fault, Unsupported
 from b200sim.global_memory import GlobalMemory
 from b200sim.gpus import B200, Gpu
+from b200sim.isa.decoder import decode_kernel
 from b200sim.machine.counters import Counters
 from b200sim.machine.grid import Grid, Progress
 from b200sim.machine.observer import Observer
+from b200sim.machine.program import Program
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.module_variables import ModuleVariables
 from b200sim.parallel import run_grid
 from b200sim.printf import to_stdout
 from b200sim.ptx.parser import parse
-from b200sim.ptx.program import Program
 
 
 @dataclass
@@ -144,7 +145,7 @@ class SimulatedDevice:
                 )
             self._programs[key] = (
                 launch.ptx,
-                Program(kernels[launch.entry]),
+                decode_kernel(kernels[launch.entry]),
             )  # keeps the text, and so its id, alive
         return self._programs[key][1]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, UNSIGNED, Value, lane_mask, per_lane, width_mask
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FULL, UNSIGNED, Value, lane_mask, per_lane, width_mask
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

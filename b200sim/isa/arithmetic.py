@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.isa.floating import KINDS, decode_float
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import UNSIGNED, Value, pattern, per_lane, signed, width_mask
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import UNSIGNED, Value, pattern, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed
 from b200sim.ptx.syntax import Instruction
 

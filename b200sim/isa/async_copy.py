@@ -13,10 +13,11 @@ import numpy as np
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
 from b200sim.isa.mbarrier import barrier_at
-from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
-from b200sim.isa.values import lane
+from b200sim.isa.registry import check_modifiers, instruction, terminator
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.observer import CopiesArrive, ThreadCopies
+from b200sim.machine.program import BLOCKED, Operation, Terminator
+from b200sim.machine.values import lane
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction
 

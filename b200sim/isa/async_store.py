@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
 from b200sim.isa.atomics import COMBINE, on_integers
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import lane
+from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
 from b200sim.machine.observer import ThreadStore
+from b200sim.machine.program import Operation
+from b200sim.machine.values import lane
 from b200sim.ptx.binder import Binder, type_of
 from b200sim.ptx.syntax import TYPE_BITS, Instruction, Vector
 

@@ -12,9 +12,10 @@ from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import SHARED_WINDOW, shared_address
 from b200sim.isa.floating import canonical_nan, minimum_maximum
 from b200sim.isa.memory import HINTS, ORDERINGS, SPACES
-from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.isa.rounding import brain_codes, narrowed, odd_fused
-from b200sim.isa.values import FLOAT, LANES, UNSIGNED, lane, lowest_lane, signed, width_mask
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FLOAT, LANES, UNSIGNED, lane, lowest_lane, signed, width_mask
 from b200sim.ptx.binder import Binder, type_of
 from b200sim.ptx.syntax import TYPE_BITS, Instruction, Operand, Vector
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
-from b200sim.isa.values import FULL
+from b200sim.isa.registry import check_modifiers, instruction, terminator
+from b200sim.machine.program import BLOCKED, Operation, Terminator
+from b200sim.machine.values import FULL
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

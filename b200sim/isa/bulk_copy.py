@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.registry import BLOCKED, Operation, Terminator, check_modifiers, instruction, terminator
-from b200sim.isa.values import lane, lowest_lane, signed
+from b200sim.isa.registry import check_modifiers, instruction, terminator
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
 from b200sim.machine.observer import BulkLoad, BulkStore, TensorLoad, TensorStore
+from b200sim.machine.program import BLOCKED, Operation, Terminator
+from b200sim.machine.values import lane, lowest_lane, signed
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Instruction
 from b200sim.tma import bulk, tile

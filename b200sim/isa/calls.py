@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import LOCAL_WINDOW, SHARED_WINDOW
 from b200sim.isa.local_memory import checked
-from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
 from b200sim.printf import formatted
 from b200sim.ptx.binder import LOCAL_BASE, Binder
 from b200sim.ptx.syntax import FrameVariable, Instruction, Operand, Vector

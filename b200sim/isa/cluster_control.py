@@ -8,9 +8,10 @@ import numpy as np
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
-from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.observer import TryCancel
+from b200sim.machine.program import Operation
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault
 from b200sim.isa.calls import assertion_failed
-from b200sim.isa.registry import EXITED, YIELDED, Terminator, check_modifiers, terminator
+from b200sim.isa.registry import check_modifiers, terminator
+from b200sim.machine.program import EXITED, YIELDED, Terminator
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

@@ -12,9 +12,10 @@ from b200sim.faults import Unsupported
 from b200sim.isa.convert_packed import HALVES, narrow_pair, pack, widen_pair
 from b200sim.isa.floating import canonical_nan, clamped, flush
 from b200sim.isa.formats import narrow_float
-from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.isa.rounding import DIRECTIONS, brain_codes, from_integers, narrowed
-from b200sim.isa.values import FLOAT, SIGNED, UNSIGNED, Value, floats, per_lane, signed, width_mask
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FLOAT, SIGNED, UNSIGNED, Value, floats, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import TYPE_BITS, Instruction
 

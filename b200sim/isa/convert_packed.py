@@ -11,8 +11,9 @@ import numpy as np
 from b200sim.faults import Unsupported
 from b200sim.isa.floating import clamped
 from b200sim.isa.formats import half_codes, narrow_float, scale_codes
-from b200sim.isa.registry import Operation, check_modifiers
-from b200sim.isa.values import UNSIGNED, Value, floats, per_lane, signed, width_mask
+from b200sim.isa.registry import check_modifiers
+from b200sim.machine.program import Operation
+from b200sim.machine.values import UNSIGNED, Value, floats, per_lane, signed, width_mask
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from b200sim.faults import Unsupported
 from b200sim.isa import rounding
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FLOAT, UNSIGNED, Value, floats, from_lanes, spread
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FLOAT, UNSIGNED, Value, floats, from_lanes, spread
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault
-from b200sim.isa.registry import Operation, check_modifiers, instruction
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Immediate, Instruction
 

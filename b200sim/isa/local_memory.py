@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.faults import Fault
-from b200sim.isa.values import Value, lane, lane_array, lowest_lane
 from b200sim.machine.thread_memory import ThreadMemory
+from b200sim.machine.values import Value, lane, lane_array, lowest_lane
 from b200sim.ptx.binder import LOCAL_BASE
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from b200sim.isa.arithmetic import modular
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, LANES, SIGNED, Value, per_lane, signed, spread, width_mask
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FULL, LANES, SIGNED, Value, per_lane, signed, spread, width_mask
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction
 

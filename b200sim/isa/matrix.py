@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import spread
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import spread
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 

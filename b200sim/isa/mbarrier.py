@@ -9,16 +9,9 @@ import numpy as np
 
 from b200sim.faults import Fault
 from b200sim.isa.addresses import shared_address
-from b200sim.isa.registry import (
-    BLOCKED,
-    YIELDED,
-    Operation,
-    Terminator,
-    check_modifiers,
-    instruction,
-    terminator,
-)
-from b200sim.isa.values import FULL, LANES, Value, lane
+from b200sim.isa.registry import check_modifiers, instruction, terminator
+from b200sim.machine.program import BLOCKED, YIELDED, Operation, Terminator
+from b200sim.machine.values import FULL, LANES, Value, lane
 from b200sim.machine.waiting import MBarrier
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Instruction, Sink

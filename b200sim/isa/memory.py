@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import LOCAL_WINDOW, SHARED_WINDOW
 from b200sim.isa.local_memory import read_argument, read_local, write_argument, write_local
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, LANES, SIGNED, UNSIGNED, Value, lane, lane_array, lowest_lane, spread
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FULL, LANES, SIGNED, UNSIGNED, Value, lane, lane_array, lowest_lane, spread
 from b200sim.ptx.binder import Binder, type_of
 from b200sim.ptx.syntax import TYPE_BITS, FrameVariable, Instruction, Vector
 

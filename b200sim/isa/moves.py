@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import UNSIGNED, spread, width_mask
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import UNSIGNED, spread, width_mask
 from b200sim.ptx.binder import Binder, type_of
 from b200sim.ptx.syntax import TYPE_BITS, Immediate, Instruction, Operand, Register, Vector
 

@@ -12,8 +12,9 @@ from b200sim.faults import Unsupported
 from b200sim.isa.arithmetic import INTEGER_TYPES
 from b200sim.isa.floating import flush
 from b200sim.isa.logic import BINARY
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import FULL, floats, lane_array, lane_mask, signed, spread
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import FULL, floats, lane_array, lane_mask, signed, spread
 from b200sim.ptx.binder import Binder, bits_of, is_signed, type_of
 from b200sim.ptx.syntax import Instruction, Pair
 

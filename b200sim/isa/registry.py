@@ -5,7 +5,7 @@ when the program is decoded, and returns the operation that every execution call
 a dotted prefix of the mnemonic; the longest registered prefix wins (`mbarrier.try_wait` before `mbarrier`).
 
 `@terminator` registers what ends a basic block: branches, exits, and whatever may block. Its operation
-returns the number of the next block, or `BLOCKED`, after which the warp runs it again when it is woken.
+returns the number of the next block or a code of `machine.program` such as `BLOCKED`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ from typing import TYPE_CHECKING
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.gpus import FAMILY_TARGETS
+from b200sim.machine.program import Operation, Terminator
 from b200sim.ptx.syntax import Instruction
 
 if TYPE_CHECKING:
-    from b200sim.machine.warp import Warp
     from b200sim.ptx.binder import Binder
 
-Operation = Callable[["Warp"], None]
-Terminator = Callable[["Warp"], int]
 Decoder = Callable[[Instruction, "Binder"], Operation]
 TerminatorDecoder = Callable[[Instruction, "Binder"], Terminator]
 
-BLOCKED = -1
-EXITED = -2
-YIELDED = -3  # still runnable, but gives way to others
-
-BLOCK_NUMBER = (1 << 30) - 1  # the bits of a block's rank that are its number; see `ptx.program.Program`
 CONVERGING = (
     "shfl",
     "vote",

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import shared_address
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import lane
+from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.machine.asynchronous import AsyncOperation
 from b200sim.machine.cta import Cta
 from b200sim.machine.observer import Commit, Detail, TensorCoreWork
+from b200sim.machine.program import Operation
+from b200sim.machine.values import lane
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Address, Instruction, Vector
 from b200sim.tensor_core.copy import copy_to_tensor_memory, copy_touches, shift_down, shift_touches

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault
 from b200sim.isa.floating import canonical_nan, minimum_maximum
-from b200sim.isa.registry import Operation, check_modifiers, instruction
-from b200sim.isa.values import (
+from b200sim.isa.registry import check_modifiers, instruction
+from b200sim.machine.program import Operation
+from b200sim.machine.values import (
     FULL,
     LANE_INDEX,
     LANES,

@@ -11,13 +11,13 @@ import numpy as np
 
 from b200sim.faults import Fault
 from b200sim.gpus import B200, Gpu
-from b200sim.isa.registry import BLOCKED, EXITED
-from b200sim.isa.values import LANE_INDEX, Value
 from b200sim.machine.counters import Counters
 from b200sim.machine.cta import RESERVED_SHARED, Cluster, Cta
 from b200sim.machine.deadlock import deadlock_report, endless_report, spinning_report
+from b200sim.machine.program import BLOCKED, EXITED
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.machine.spinning import Poll, endless_polls
+from b200sim.machine.values import LANE_INDEX, Value
 from b200sim.machine.waiting import MBarrier
 from b200sim.machine.warp import Warp
 from b200sim.module_variables import ModuleVariables
@@ -27,7 +27,7 @@ from b200sim.ptx.binder import Constant
 if TYPE_CHECKING:
     from b200sim.global_memory import GlobalMemory
     from b200sim.machine.observer import Observer
-    from b200sim.ptx.program import Program
+    from b200sim.machine.program import Program
 
 Triple = tuple[int, int, int]
 Progress = Callable[[int, int], None]  # clusters finished, clusters in all

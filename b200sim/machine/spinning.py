@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from b200sim.isa.registry import BLOCK_NUMBER
 from b200sim.machine.observer import READ, Observer, Observers
+from b200sim.machine.program import BLOCK_NUMBER
 from b200sim.machine.waiting import MBarrier
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from b200sim.isa.values import FULL, LANE_INDEX, LANES, Value, lane_array, lowest_lane
+from b200sim.machine.values import FULL, LANE_INDEX, LANES, Value, lane_array, lowest_lane
 
 POISON = 0xFF  # before the kernel writes it: NaN as e4m3, fp16 and fp32
 

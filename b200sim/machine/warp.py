@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from b200sim.faults import Fault
-from b200sim.isa.registry import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
-from b200sim.isa.values import FULL, Value, lane, lane_array, spread
 from b200sim.machine.asynchronous import CopyGroups
+from b200sim.machine.program import BLOCK_NUMBER, BLOCKED, EXITED, YIELDED, Operation
 from b200sim.machine.thread_memory import NO_MEMORY, ThreadMemory
+from b200sim.machine.values import FULL, Value, lane, lane_array, spread
 from b200sim.machine.warpgroup import RegisterUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from b200sim.machine.cta import Cta
+    from b200sim.machine.program import Block, Program
     from b200sim.machine.waiting import Wait
-    from b200sim.ptx.program import Block, Program
 
 QUANTUM = 10_000  # instructions after which a warp that never blocks gives way
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from b200sim.faults import Fault
-from b200sim.isa.values import UNSIGNED, Value
 from b200sim.machine.asynchronous import AsyncOperation
+from b200sim.machine.values import UNSIGNED, Value
 from b200sim.machine.waiting import Wait
 from b200sim.tensor_core.wgmma import Accumulators, Shape
 from b200sim.tensor_core.wgmma_layouts import WARPS, d_matrix, d_registers, d_words

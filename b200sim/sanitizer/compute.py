@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from b200sim.isa.values import FULL, lane_array, lane_mask
 from b200sim.isa.warp_wide import shuffle_sources
+from b200sim.machine.values import FULL, lane_array, lane_mask
 from b200sim.ptx.syntax import Immediate, Register, Vector
 from b200sim.sanitizer.operands import Names, Rule, User
 from b200sim.sanitizer.poison import Poison, Registers, assign, union

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from b200sim.isa.values import LANES, lane_array
+from b200sim.machine.values import LANES, lane_array
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.shadow import SharedCells
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from b200sim.isa.values import LANES, lane_array, lane_mask
+from b200sim.machine.values import LANES, lane_array, lane_mask
 from b200sim.sanitizer.lane_order import LaneOrder, Pairs
 from b200sim.sanitizer.poison import lanes_text
 from b200sim.sanitizer.records import Access

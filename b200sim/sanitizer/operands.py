@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from b200sim.isa.values import Value
+from b200sim.machine.values import Value
 from b200sim.ptx.syntax import Address, Immediate, Instruction, Operand, Pair, Register, Vector
 from b200sim.sanitizer.poison import Poison, Registers
 

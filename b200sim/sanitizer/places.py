@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from b200sim.isa.values import lane_mask
+from b200sim.machine.values import lane_mask
 from b200sim.tensor_memory import COLUMNS, cell_indices, register_count
 
 if TYPE_CHECKING:

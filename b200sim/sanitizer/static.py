@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
-from b200sim.ptx.program import Block, Program
+from b200sim.machine.program import Block, Program
 from b200sim.ptx.syntax import Instruction
 from b200sim.sanitizer.flow import Flow, flow_of
 

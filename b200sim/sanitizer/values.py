@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from b200sim.isa.registry import Operation, Terminator, converges
-from b200sim.isa.values import lane_array, lane_mask
+from b200sim.isa.registry import converges
+from b200sim.machine.program import Operation, Terminator
+from b200sim.machine.values import lane_array, lane_mask
 from b200sim.sanitizer import static
 from b200sim.sanitizer.flow import Flow
 from b200sim.sanitizer.global_events import GlobalEvents
@@ -29,8 +30,8 @@ from b200sim.sanitizer.shadow import SharedCells, TensorCells
 if TYPE_CHECKING:
     from b200sim.machine.cta import Cluster
     from b200sim.machine.observer import Rectangle
+    from b200sim.machine.program import Block, Program
     from b200sim.machine.warp import Warp
-    from b200sim.ptx.program import Block, Program
     from b200sim.ptx.syntax import Instruction
 
 SHARED, TENSOR, REGISTER = "uninitialised_shared", "uninitialised_tensor_memory", "uninitialised_register"

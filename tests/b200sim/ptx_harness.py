@@ -3,7 +3,7 @@
 A snippet is the body of a kernel. `run_kernel` launches any body with pointer parameters; `lanes` loads
 per-lane inputs into registers, runs the snippet in one warp and returns what each lane holds afterwards.
 While a snippet runs, every value that an instruction writes is checked to have the form that
-`b200sim.isa.values` promises (an int in range, or 32 unsigned lanes of the register's width).
+`b200sim.machine.values` promises (an int in range, or 32 unsigned lanes of the register's width).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from functools import lru_cache
 import numpy as np
 
 from b200sim.global_memory import GlobalMemory
+from b200sim.isa.decoder import decode_kernel
 from b200sim.machine.grid import Grid
+from b200sim.machine.program import Program
 from b200sim.machine.schedule import Schedule
 from b200sim.machine.warpgroup import InFlight
 from b200sim.ptx.parser import parse
-from b200sim.ptx.program import Program
 
 FULL = 0xFFFFFFFF
 OLD = {1: 0, 8: 0x5A, 16: 0xA5A5, 32: 0xA5A5A5A5, 64: 0xA5A5A5A5_5A5A5A5A}  # a register before the snippet
@@ -37,7 +38,7 @@ def module(body: str, pointers: int = 0, shared: str = "", target: str = "sm_100
 @lru_cache(maxsize=2048)
 def program(text: str) -> Program:
     """The decoded kernel, its operations wrapped so that they check what they write."""
-    decoded = Program(next(iter(parse(text).values())))
+    decoded = decode_kernel(next(iter(parse(text).values())))
     for block in decoded.blocks:
         block.operations = [
             _checked(operation, ins.text, sorted(usage.writes), decoded.binder.bits)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from b200sim.global_memory import GlobalMemory
+from b200sim.isa.decoder import decode_kernel
 from b200sim.machine.grid import Grid
 from b200sim.ptx.parser import parse
-from b200sim.ptx.program import Program
 from b200sim.tma.encoding import encode
 from b200sim.tma.tensor_map import TensorMap
 
@@ -90,7 +90,7 @@ def simulate(case: Case) -> Bytes:
     parameters = np.array([data.ctypes.data, output.ctypes.data, tensor_map.ctypes.data], np.uint64)
     memory.add("parameters", parameters.ctypes.data, parameters.nbytes, writable=False)
     Grid(
-        Program(next(iter(parse(case.text()).values()))),
+        decode_kernel(next(iter(parse(case.text()).values()))),
         memory,
         grid=(1, 1, 1),
         block=(case.threads, 1, 1),

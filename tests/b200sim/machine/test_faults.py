@@ -9,9 +9,9 @@ import pytest
 from ptx_harness import DYNAMIC, lanes, make_grid, module, run_kernel
 
 from b200sim.faults import Fault
+from b200sim.isa.decoder import decode_kernel
 from b200sim.machine.schedule import Eager, ProgramOrder, SeededRandom
 from b200sim.ptx.parser import parse
-from b200sim.ptx.program import Program
 
 HEAD = """.reg .b64 %o; .reg .b32 %v, %wid, %r, %l; .reg .pred %p, %q, %one; mov.u32 %wid, %warpid;
     mov.u32 %l, %laneid;
@@ -202,7 +202,7 @@ def test_writes_to_kernel_parameters_and_inputs():
 
 def test_simulator_errors_name_the_instruction(monkeypatch):
     """A mistake of the simulator itself is told apart from a fault, and where it happened."""
-    decoded = Program(parse(module(".reg .b32 %v; mov.b32 %v, 1; add.s32 %v, %v, 1; ret;"))["kernel"])
+    decoded = decode_kernel(parse(module(".reg .b32 %v; mov.b32 %v, 1; add.s32 %v, %v, 1; ret;"))["kernel"])
 
     def broken(warp):
         raise ValueError("oops")

@@ -7,8 +7,8 @@ import pytest
 from ptx_harness import lanes, module, run_kernel
 
 from b200sim.faults import Fault, Unsupported
+from b200sim.isa.decoder import decode_kernel
 from b200sim.ptx.parser import parse
-from b200sim.ptx.program import Program
 from b200sim.ptx.syntax import Address, Immediate, Pair, Register, Sink, Symbol, Vector
 
 
@@ -181,7 +181,7 @@ def test_what_is_not_known_is_refused_at_decode_with_its_name_and_line(body, say
     text = module(".reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .pred %p<4>;" + body)
     line = next(n for n, row in enumerate(text.split("\n"), 1) if says.strip(".") in row)
     with pytest.raises(Unsupported) as caught:
-        Program(parse(text)["kernel"])
+        decode_kernel(parse(text)["kernel"])
     assert says in str(caught.value)
     assert f"PTX line {line}" in str(caught.value)
 

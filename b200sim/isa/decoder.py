@@ -1,23 +1,14 @@
-"""A kernel decoded for execution: basic blocks of bound operations, and liveness for divergent warps."""
+"""From a parsed kernel to a program: basic blocks of bound operations, and liveness for divergent warps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import b200sim.isa.families  # noqa: F401  (fills the registry)
 from b200sim.faults import Unsupported
-from b200sim.isa.registry import (
-    BLOCK_NUMBER,
-    Operation,
-    Terminator,
-    converges,
-    decode,
-    decode_terminator,
-    is_terminator,
-)
+from b200sim.isa.registry import converges, decode, decode_terminator, is_terminator
 from b200sim.isa.wgmma import fragment_slots, guarded, guarded_move
+from b200sim.machine.program import BLOCK_NUMBER, Block, Operation, Program, Terminator
 from b200sim.ptx.binder import Binder, Usage
 from b200sim.ptx.syntax import Instruction, Kernel, Register
 
@@ -25,57 +16,17 @@ if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
 
 
-@dataclass
-class Block:
-    """Instructions that run one after the other, and what ends them.
-
-    A block that ends in something that may block holds nothing else, so that a woken warp can simply run
-    the whole block again. `live_in` has bit s set if slot s may be read from here on before it is written.
-    """
-
-    operations: list[Operation]
-    end: Terminator
-    instructions: list[Instruction]  # of the operations, then of the terminator (if it is an instruction)
-    successors: list[int]
-    live_in: int = 0
-    usages: list[Usage] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return len(self.instructions)
-
-    def instruction_of(self, operation: Callable[..., object]) -> Instruction:
-        """The instruction behind an operation of this block (the first one for a plain fall-through)."""
-        for candidate, ins in zip((*self.operations, self.end), self.instructions, strict=False):
-            if candidate is operation:
-                return ins
-        return self.instructions[-1]
-
-
-class Program:
-    """One kernel, ready to run. Blocks are numbered in program order, so a smaller number is a smaller PC.
-
-    `ranks` orders divergent lanes: block n has rank n, or n + 2^30 if it begins with an instruction that
-    lanes execute together and that therefore waits for lanes that are on their way.
-    """
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.binder = Binder(kernel)
-        self.fragments = fragment_slots(kernel, self.binder)  # registers that a tensor core may be using
-        self.blocks = _Decoder(kernel, self.binder, self.fragments).blocks()
-        _solve_liveness(self.blocks)
-        self.ranks = [
-            number | (BLOCK_NUMBER + 1 if converges(block.instructions[0]) else 0)
-            for number, block in enumerate(self.blocks)
-        ]
-        live = self.blocks[0].live_in
-        registers = len(kernel.register_bits)
-        self.may_be_unwritten = [slot for slot in range(registers) if live >> slot & 1]  # when first read
-
-    def opcodes(self) -> set[str]:
-        """Every mnemonic in the program."""
-        return {ins.mnemonic for block in self.blocks for ins in block.instructions}
+def decode_kernel(kernel: Kernel) -> Program:
+    """Raises `Unsupported`, with the place in the source, for what this simulator has no semantics for."""
+    binder = Binder(kernel)
+    fragments = fragment_slots(kernel, binder)
+    blocks = _Decoder(kernel, binder, fragments).blocks()
+    _solve_liveness(blocks)
+    ranks = [
+        number | (BLOCK_NUMBER + 1 if converges(block.instructions[0]) else 0)
+        for number, block in enumerate(blocks)
+    ]
+    return Program(kernel, binder, fragments, blocks, ranks)
 
 
 class _Decoder:
