@@ -158,7 +158,8 @@ def test_official_refusals(tmp_path: Path, mode: str, cases: str, code: int) -> 
 @pytest.mark.parametrize("how", [["--device", "cpu"], pytest.param(["--sanitize"], marks=pytest.mark.heavy)])
 def test_an_interrupt_leaves_nothing(tmp_path: Path, how: list[str]) -> None:
     submission = tmp_path / "mine.py"
-    submission.write_text(MISBEHAVING.replace("while True:\n        pass", "os.system('sleep 876543')"))
+    seconds = 10**9 + os.getpid()  # what another run of the tests on this machine does not sleep
+    submission.write_text(MISBEHAVING.replace("while True:\n        pass", f"os.system('sleep {seconds}')"))
     cases = tmp_path / "cases.txt"
     cases.write_text(case_line("hangs") + "\n" + case_line("right") + "\n")
     command = [sys.executable, str(ROOT / "eval.py"), "--mode", "test", *how]
@@ -169,13 +170,13 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, how: list[str]) -> None:
         command, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 60
-    while not running("sleep\x00876543") and time.monotonic() < deadline:
+    while not running(f"sleep\x00{seconds}") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert running("sleep\x00876543")
+    assert running(f"sleep\x00{seconds}")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, (out, err)
-    assert not running("sleep\x00876543") and not running(str(place))
+    assert not running(f"sleep\x00{seconds}") and not running(str(place))
     assert list(place.iterdir()) == []
     statuses = [case["status"] for case in json.loads((tmp_path / "out.json").read_text())["cases"]]
     assert statuses[0] == "NOT_RUN"
