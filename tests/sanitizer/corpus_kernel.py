@@ -122,10 +122,21 @@ KERNEL_DEFECTS = [
         "    acc, parity = Int32(0), Int32(1)\n",
     ),
     KernelDefect(
-        "initialisation of mbarriers not fenced",
+        "initialisation of mbarriers not fenced, and a relaxed cluster barrier",
         "mbarrier_init_not_fenced",
-        "            cute.arch.mbarrier_init_fence()\n",
-        "",
+        "            cute.arch.mbarrier_init_fence()\n"
+        "            prefetch_descriptors(config, work, descriptors)\n"
+        "    if warp == MMA_WARP:\n"
+        "        cute.arch.alloc_tmem(config.tmem_columns, tmem_slot, is_two_cta=True)\n"
+        "        cute.arch.relinquish_tmem_alloc_permit(is_two_cta=True)\n"
+        "    cute.arch.sync_warp()\n"
+        "    cute.arch.cluster_arrive()\n",
+        "            prefetch_descriptors(config, work, descriptors)\n"
+        "    if warp == MMA_WARP:\n"
+        "        cute.arch.alloc_tmem(config.tmem_columns, tmem_slot, is_two_cta=True)\n"
+        "        cute.arch.relinquish_tmem_alloc_permit(is_two_cta=True)\n"
+        "    cute.arch.sync_warp()\n"
+        "    cute.arch.cluster_arrive_relaxed()\n",
     ),
     KernelDefect(
         "no barrier after the initialisation",
