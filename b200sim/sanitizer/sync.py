@@ -8,7 +8,6 @@ import numpy as np
 
 from b200sim.sanitizer.base import Base
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY, Knowledge
-from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.state import BarrierState, ClusterState, NamedState, WarpState
 from b200sim.sanitizer.threads import ThreadEvents
 
@@ -172,29 +171,18 @@ class SyncEvents(ThreadEvents, Base):
         if init is None or init.slot == ws.slot:
             return
         now = state.agents.wide(ws.now)
-        use: Access | None = None
         if now[EXECUTION, init.slot] < init.clock:
-            use = self.access(
-                "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
-            )
-            self.report(
-                "mbarrier_init_unordered",
-                f"{ins.mnemonic} uses {target.name} and nothing orders it after mbarrier.init",
-                first=init,
-                second=use,
-                edge=f"a barrier between {init.who} and {ws.warp.name} after the initialisation",
-            )
+            code = "mbarrier_init_unordered"
+            what = f"{ins.mnemonic} uses {target.name} and nothing orders it after mbarrier.init"
+            edge = f"a barrier between {init.who} and {ws.warp.name} after the initialisation"
         elif target.cta is not ws.warp.cta and not target.init_fenced and now[MEMORY, init.slot] < init.clock:
-            use = self.access(
-                "st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8
-            )
-            self.report(
-                "mbarrier_init_not_fenced",
-                f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its init was not fenced",
-                first=init,
-                second=use,
-                edge=f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier",
-            )
+            code = "mbarrier_init_not_fenced"
+            what = f"{ins.mnemonic} uses {target.name} from {ws.warp.cta.name}; its init was not fenced"
+            edge = f"fence.mbarrier_init.release.cluster by {init.who} before the cluster barrier"
+        else:
+            return
+        use = self.access("st", ws.warp, ins, ws.slot, ws.clock, cta=target.cta, start=target.offset, size=8)
+        self.report(code, what, first=init, second=use, edge=edge)
 
     # -- barriers of the CTA and the cluster ----------------------------------------------------------
 

@@ -55,20 +55,23 @@ def test_a_report_names_the_scope_and_who_has_it() -> None:
     assert pair.first is not None and pair.first.as_dict()["by"] == "CTA (0,0,0) warp 1"
 
 
-def test_what_a_cta_acquired_goes_on_to_its_warps_and_to_ctas_that_acquire_from_it() -> None:
-    """CTA 0 tells CTA 1, and CTA 1 tells CTA 2, which reads what CTA 0 wrote."""
-    body = (
-        message()
-        .replace(
-            "CONSUMER:",
-            """CONSUMER:
+def relayed(load: str) -> str:
+    """`message`, but CTA 1 waits for the flag with `load` and does `{tell}`, and CTA 2 is the consumer."""
+    return message().replace(
+        "CONSUMER:",
+        f"""CONSUMER:
     setp.ne.u32 %p, %rank, 1; @%p bra LAST;
     setp.ne.u32 %q, %tid, 0; @%q bra DONE;
-    RELAY: ld.acquire.gpu.global.b32 %t2, [%a]; setp.eq.u32 %p, %t2, 0; @%p bra RELAY;
-    {tell} bra DONE;
+    RELAY: {load}.gpu.global.b32 %t2, [%a]; setp.eq.u32 %p, %t2, 0; @%p bra RELAY;
+    {{tell}} bra DONE;
     LAST:""",
-        )
-        .replace("POLL: ld.acquire.gpu.global.b32 %t2, [%a]", "POLL: ld.acquire.gpu.global.b32 %t2, [%a+4]")
+    )
+
+
+def test_what_a_cta_acquired_goes_on_to_its_warps_and_to_ctas_that_acquire_from_it() -> None:
+    """CTA 0 tells CTA 1, and CTA 1 tells CTA 2, which reads what CTA 0 wrote."""
+    body = relayed("ld.acquire").replace(
+        "POLL: ld.acquire.gpu.global.b32 %t2, [%a]", "POLL: ld.acquire.gpu.global.b32 %t2, [%a+4]"
     )
     released = meeting("", "", body.replace("{tell}", "st.release.gpu.global.b32 [%a+4], 1;"), ctas=3)
     assert findings_of(released) == []
@@ -86,18 +89,8 @@ def test_every_part_of_a_counter_counts() -> None:
 
 def test_a_plain_store_ends_what_was_released_before_it() -> None:
     """CTA 1 stores to the flag where CTA 0 has released: who reads that store learns nothing of CTA 0."""
-    body = (
-        message()
-        .replace(
-            "CONSUMER:",
-            """CONSUMER:
-    setp.ne.u32 %p, %rank, 1; @%p bra LAST;
-    setp.ne.u32 %q, %tid, 0; @%q bra DONE;
-    RELAY: ld.relaxed.gpu.global.b32 %t2, [%a]; setp.eq.u32 %p, %t2, 0; @%p bra RELAY;
-    {tell} bra DONE;
-    LAST:""",
-        )
-        .replace("setp.eq.u32 %p, %t2, 0; @%p bra POLL", "setp.ne.u32 %p, %t2, 3; @%p bra POLL")
+    body = relayed("ld.relaxed").replace(
+        "setp.eq.u32 %p, %t2, 0; @%p bra POLL", "setp.ne.u32 %p, %t2, 3; @%p bra POLL"
     )
     store = meeting("", "", body.replace("{tell}", "st.relaxed.gpu.global.b32 [%a], 3;"), ctas=3)
     assert {f.code for f in findings_of(store)} == {"global_read_unordered"}
