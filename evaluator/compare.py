@@ -2,8 +2,10 @@
 
 Two processes, one per submission, live side by side. A block gives both the same fresh inputs and times
 single cold calls in the order A B B A, so that slow changes of the machine hit both alike. After some blocks
-both processes are replaced: where a process happens to lie in memory is part of the noise. The order of the
-two is turned round from block to block.
+another pair of processes goes on: where a process happens to lie in memory is part of the noise. The order of
+the two is turned round from block to block.
+
+Several pairs start together where there are cores for it; nothing is timed while a process starts.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from evaluator.windows import window_command
 
 _SLOT = 0
 _FLUSH = {"cuda": "l2"}
+#: How long the queue is held before a call: at first, and at most.
+_HOLD_NS, _MOST_HOLD_NS = 200_000.0, 20e6
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Plan:
 
     pairs: int = 5
     blocks: int = 6
+
+    def batches(self, cores: int) -> list[range]:
+        """The pairs' numbers, those that start together in one range: a core for every process."""
+        together = max(1, cores // 2)
+        return [range(i, min(i + together, self.pairs)) for i in range(0, self.pairs, together)]
 
 
 @dataclass
@@ -63,38 +73,38 @@ class Contest:
         self, paths: tuple[Path, Path], device: str, seeds: Seeds, limit: float, tell: Callable[[str], None]
     ) -> None:
         self.paths, self.device, self.seeds, self.limit, self.tell = paths, device, seeds, limit, tell
-        self._hold_ns = 200_000.0
+        self._hold_ns = _HOLD_NS
 
     def run(self, cases: tuple[Case, ...], plan: Plan) -> list[CaseComparison]:
         """Raises `Disqualified` if a submission gives no right result."""
         results = [CaseComparison(case) for case in cases]
         with contextlib.ExitStack() as stack:
             places = [stack.enter_context(processes.sandbox(path)) for path in self.paths]
-            for pair in range(plan.pairs):
-                with self._workers(places) as workers:
-                    for comparison in results:
-                        self.tell(f"{comparison.case.name}, pair {pair + 1} of {plan.pairs}")
-                        comparison.pairs.append(
-                            [
-                                times
-                                for block in range(-1, plan.blocks)
-                                if (times := self._block(workers, comparison.case, pair, block))
-                                and block >= 0
-                            ]
-                        )
+            for batch in plan.batches(len(os.sched_getaffinity(0))):
+                self.tell(f"starting pairs {batch[0] + 1} to {batch[-1] + 1} of {plan.pairs}")
+                with self._workers(places * len(batch)) as workers:
+                    pairs = {number: workers[2 * i : 2 * i + 2] for i, number in enumerate(batch)}
+                    self._warm_up(pairs, cases)
+                    for number, pair in pairs.items():
+                        for comparison in results:
+                            self.tell(f"{comparison.case.name}, pair {number + 1} of {plan.pairs}")
+                            blocks = range(plan.blocks)
+                            times = [self._block(pair, comparison.case, number, block) for block in blocks]
+                            comparison.pairs.append(times)
         for index, comparison in enumerate(results):
             comparison.result = compare(comparison.pairs, seed=index)
         return results
 
     @contextlib.contextmanager
     def _workers(self, places: list[Path]) -> Iterator[list[Worker]]:
+        """One per place, loaded; A's and B's in turn."""
         cores = max(1, len(os.sched_getaffinity(0)) // 2)
         workers: list[Worker] = []
         try:
             for place in places:
                 workers.append(Worker(place, self.device, cores))
             for index, worker in enumerate(workers):
-                with self._named(index):
+                with self._named(index % 2):
                     foul = patched(worker.wait_loaded(self.limit).conduct)
                     if foul:
                         raise Stop(foul)
@@ -103,8 +113,21 @@ class Contest:
             for worker in workers:
                 worker.close()
 
+    def _warm_up(self, pairs: dict[int, list[Worker]], cases: tuple[Case, ...]) -> None:
+        """Blocks that count for nothing: of all pairs at once to compile, of one to learn launch costs."""
+
+        def warm(number: int, block: int = -1) -> None:
+            for case in cases:
+                self._block(pairs[number], case, number, block)
+
+        with ThreadPoolExecutor(len(pairs)) as pool:
+            for _ in pool.map(warm, pairs):
+                pass
+        self._hold_ns = _HOLD_NS
+        warm(min(pairs), -2)
+
     def _block(self, workers: list[Worker], case: Case, pair: int, block: int) -> tuple[float, float]:
-        """Mean log ns of A's and of B's two calls on the same fresh inputs. Block -1 warms up."""
+        """Mean log ns of A's and of B's two calls on the same fresh inputs. Blocks below 0 warm up."""
         seed = self.seeds.draw("compare", case.name, pair, block)
         data = problem.generate(case.with_seed(seed), self.device)
         truth = problem.Truth(data)
@@ -133,7 +156,7 @@ class Contest:
         window = expect(worker, Window, command, self.limit)
         collected = expect(worker, Collected, {"do": "collect", "inputs": False}, self.limit)
         assert isinstance(window, Window) and isinstance(collected, Collected)
-        self._hold_ns = min(20e6, max(self._hold_ns, 2 * window.host_nanoseconds))
+        self._hold_ns = min(_MOST_HOLD_NS, max(self._hold_ns, 2 * window.host_nanoseconds))
         if len(collected.outputs) == 1:
             ran = collected.outputs[0]
             ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)

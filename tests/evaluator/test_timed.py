@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,18 @@ def test_signals(
     assert [signal.split(":")[0] for signal in found] == [str(reason) for reason in expected]
 
 
-def test_a_contest_names_the_slower_and_refuses_the_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "cores", "batches"),
+    [(5, 16, [[0, 1, 2, 3, 4]]), (5, 4, [[0, 1], [2, 3], [4]]), (2, 1, [[0], [1]])],
+)
+def test_pairs_start_together_where_there_are_cores(pairs: int, cores: int, batches: list[list[int]]) -> None:
+    assert [list(batch) for batch in compare.Plan(pairs).batches(cores)] == batches
+
+
+def test_a_contest_names_the_slower_and_refuses_the_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))  # two pairs start together
     texts = {
         "a.py": PASSING,
         "b.py": PASSING.replace("def right(data):", "def right(data):\n    import time; time.sleep(0.01)"),
