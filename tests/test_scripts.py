@@ -66,6 +66,22 @@ def test_the_folder_is_the_runners_with_the_official_files_in_place(
     assert (folder / "evaluator.judge.py").exists() and not any(path.is_dir() for path in folder.iterdir())
 
 
+def test_a_benchmark_can_be_picked_where_times_are_taken(official: dict[str, Any]) -> None:
+    lines = official["case_lines"]
+    assert lines("benchmark", "cuda", [3]).startswith(
+        "m: [128, 384]; n: [4096, 4096]; k: [1536, 1536]; g: 2; "
+    )
+    assert len(lines("leaderboard", "cuda", []).splitlines()) == 4
+    assert lines("leaderboard", "sim", [3]) == lines("test", "cuda", [3]).splitlines()[0], "one small case"
+
+
+def test_times_are_shown_beside_the_keys(official: dict[str, Any]) -> None:
+    ran = official["Ran"]
+    timed = (("benchmark.0.mean", "15970.0"), ("check", "pass"))
+    row, agrees = official["compare"]("benchmark", ran(0, timed, ""), ran(0, timed, ""))
+    assert agrees and "| 15.970 and 15.970 µs |" in row
+
+
 def test_honest_counts_verdicts_and_signals_but_not_remarks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -78,7 +94,7 @@ def test_honest_counts_verdicts_and_signals_but_not_remarks(
         "probed_inputs": 3,
         "signals": [],
     }
-    bad = {**case, "status": "UNFAIR", "reason": "E_THREAD", "signals": ["W_DRIFT: x"]}
+    bad = {**case, "status": "UNFAIR", "reason": "E_THREAD", "signals": ["W_DRIFT: x", "W_LAUNCH_BOUND: y"]}
 
     def evaluated(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         record = {"text_remarks": ["threads"], "cases": [case, bad]}
@@ -88,7 +104,7 @@ def test_honest_counts_verdicts_and_signals_but_not_remarks(
     monkeypatch.setattr(subprocess, "run", evaluated)
     plan = honest["plans"]("sim")[1]
     outcome = honest["run"](plan, "1", tmp_path)
-    assert (outcome.cases, outcome.probed, outcome.remarks) == (2, 6, 1)
+    assert (outcome.cases, outcome.probed, outcome.remarks) == (2, 6, 2)
     assert outcome.flags == ["test 0: E_THREAD: ", "test 0: W_DRIFT: x", "exit code 112"]
     assert "_plain(data)" in (tmp_path / "submission.py").read_text()
 

@@ -48,6 +48,12 @@ def test_it_gets_its_reason(outcomes: dict[str, Future[Any]], name: str) -> None
     assert outcome.good, (outcome.exploit.expected, outcome.reasons, outcome.message)
 
 
+def test_what_is_timed_or_fills_the_gpu_has_it_to_itself() -> None:
+    alone = {exploit.name for exploit in EXPLOITS if exploit.alone("cuda")}
+    assert {"out_of_memory", "honest_timed", "replace_clock_object"} <= alone and "hang" not in alone
+    assert not any(exploit.alone("cpu") for exploit in EXPLOITS)
+
+
 @pytest.mark.parametrize("exploit", EXPLOITS, ids=lambda exploit: exploit.name)
 def test_headers_are_complete(exploit: Any) -> None:
     assert set(exploit.header) >= {"class", "reason", "run", "device"}
