@@ -55,8 +55,18 @@ class Memory(Protocol):
 class Worker:
     """One process that loads the submission and answers `request`s. Not thread-safe except for `kill`."""
 
-    def __init__(self, place: Path, device: str, processes_each: int, level: str = "full") -> None:
-        """Start the process, isolated as `isolation.LEVELS` says; without waiting, tell it to load."""
+    def __init__(
+        self,
+        place: Path,
+        device: str,
+        processes_each: int,
+        level: str = "full",
+        module: str = "evaluator.worker",
+    ) -> None:
+        """Start the process, isolated as `isolation.LEVELS` says; without waiting, tell it to load.
+
+        `module` is the worker's program, if it is not the usual one.
+        """
         self.submission = place / "code" / "submission.py"
         self.tag = uuid.uuid4().hex
         private = processes.private_folder(place, self.tag)
@@ -64,7 +74,7 @@ class Worker:
         with theirs:
             self.process = subprocess.Popen(
                 processes.python_command(
-                    "evaluator.worker",
+                    module,
                     str(theirs.fileno()),
                     device,
                     str(processes_each),
