@@ -38,14 +38,16 @@ _HOLD_NS, _MOST_HOLD_NS = 200_000.0, 20e6
 
 @dataclass(frozen=True)
 class Plan:
-    """Pairs of processes, and blocks of four samples in each."""
+    """Pairs of processes, and blocks of four samples in each. `together`: how many pairs start at once, None:
+    as many as there are cores for."""
 
     pairs: int = 5
     blocks: int = 6
+    together: int | None = None
 
     def batches(self, cores: int) -> list[range]:
-        """The pairs' numbers, those that start together in one range: a core for every process."""
-        together = max(1, cores // 2)
+        """The pairs' numbers, those that start together in one range."""
+        together = self.together or max(1, cores // 2)
         return [range(i, min(i + together, self.pairs)) for i in range(0, self.pairs, together)]
 
 
@@ -110,8 +112,9 @@ class Contest:
                         raise Stop(foul)
             yield workers
         finally:
-            for worker in workers:
-                worker.close()
+            with ThreadPoolExecutor(len(places)) as pool:  # a GPU takes its time to let go of a process
+                for _ in pool.map(Worker.close, workers):
+                    pass
 
     def _warm_up(self, pairs: dict[int, list[Worker]], cases: tuple[Case, ...]) -> None:
         """Blocks that count for nothing: of all pairs at once to compile, of one to learn launch costs."""

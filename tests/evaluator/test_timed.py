@@ -124,6 +124,7 @@ def test_signals(
 )
 def test_pairs_start_together_where_there_are_cores(pairs: int, cores: int, batches: list[list[int]]) -> None:
     assert [list(batch) for batch in compare.Plan(pairs).batches(cores)] == batches
+    assert compare.Plan(pairs, together=pairs).batches(cores) == [range(pairs)]
 
 
 def test_a_contest_names_the_slower_and_refuses_the_wrong(
