@@ -213,16 +213,38 @@ def bit_field_insert(ins: Instruction, binder: Binder) -> Operation:
     return operation
 
 
+PERMUTE_MODES = ("f4e", "b4e", "rc8", "ecl", "ecr", "rc16")
+
+
+def _permutation(mode: str, selector: int) -> int:
+    """The nibbles of the default mode that give what `mode` gives for bits 1:0 of the selector."""
+    s = selector & 3
+    places: dict[str, tuple[int, ...]] = {
+        "f4e": (s, s + 1, s + 2, s + 3),
+        "b4e": (s, s - 1, s - 2, s - 3),
+        "rc8": (s, s, s, s),
+        "ecl": tuple(max(i, s) for i in range(4)),
+        "ecr": tuple(min(i, s) for i in range(4)),
+        "rc16": (2 * (s & 1), 2 * (s & 1) + 1) * 2,
+    }
+    return sum((place & 7) << 4 * i for i, place in enumerate(places[mode]))
+
+
 @instruction("prmt")
 def byte_permute(ins: Instruction, binder: Binder) -> Operation:
-    """prmt.b32, default mode: each nibble of c picks a byte of b:a; its top bit spreads that byte's sign."""
-    check_modifiers(ins, "b32")
+    """prmt.b32[.MODE] d, a, b, c (PTX ISA 9.7.9.7). Default mode: each nibble of c picks a byte of b:a; its
+    top bit spreads that byte's sign. The other modes choose among fixed patterns by bits 1:0 of c."""
+    check_modifiers(ins, "b32", *PERMUTE_MODES)
+    mode = next((word for word in ins.modifiers if word in PERMUTE_MODES), None)
+    patterns = np.array([_permutation(mode, s) for s in range(4)], np.uint32) if mode else None
     nibble_places = np.arange(0, 16, 4, dtype=np.uint32)
     row_starts = np.arange(0, 8 * LANES, 8)[:, None]
 
     def compute(a: Value, b: Value, selector: Value) -> Value:
         rows = 1 if type(a) is int and type(b) is int and type(selector) is int else LANES
         low, high, chosen = (spread(value, 32)[:rows] for value in (a, b, selector))
+        if patterns is not None:
+            chosen = patterns[chosen & 3]
         words = np.empty((rows, 2), np.uint32)
         words[:, 0], words[:, 1] = low, high
         nibbles = chosen[:, None] >> nibble_places & 0xF

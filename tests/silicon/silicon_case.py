@@ -1,7 +1,7 @@
 """Small PTX kernels that a GPU and the simulated machine both run: what a case is, and its simulation.
 
 A kernel has three pointer parameters, each to a buffer of its own: `p0` input, `p1` output (filled with 0xCD
-before the launch), `p2` a 128-byte tensor map over the input or the output. One CTA.
+before the launch), `p2` a 128-byte tensor map over the input or the output. One CTA, or a grid of clusters.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from b200sim.global_memory import GlobalMemory
+from b200sim.gpus import H200
 from b200sim.isa.decoder import decode_kernel
 from b200sim.machine.grid import Grid
 from b200sim.ptx.parser import parse
@@ -20,14 +21,17 @@ from b200sim.tma.tensor_map import TensorMap
 
 FILL = 0xCD
 ALIGN = 1024  # of the buffers
+BUFFER_BYTES = 1 << 20  # of a buffer on the GPU: more than any case's input or output
 LANES = 32
 ROUNDS = 8  # operand sets per lane
 Bytes = np.ndarray  # of uint8
+ONE = (1, 1, 1)
 
 
 @dataclass(frozen=True)
 class Case:
-    """`map` has an address relative to the buffer `map_over`, "in" or "out"."""
+    """`map` has an address relative to the buffer `map_over`, "in" or "out". `grid` and `cluster` count CTAs;
+    `about` says what the case shows where its name does not."""
 
     name: str
     body: str
@@ -38,6 +42,9 @@ class Case:
     threads: int = LANES
     shared_bytes: int = 0
     shared: str = ""
+    grid: tuple[int, int, int] = ONE
+    cluster: tuple[int, int, int] = ONE
+    about: str = ""
 
     @property
     def family(self) -> str:
@@ -45,18 +52,19 @@ class Case:
 
     def text(self, target: str = "sm_90a") -> str:
         """The PTX module."""
+        clusters = "" if self.cluster == ONE else ".reqnctapercluster {}, {}, {}\n".format(*self.cluster)
         return (
             f".version 8.4\n.target {target}\n.address_size 64\n{self.shared}\n"
             ".visible .entry kernel(.param .u64 p0, .param .u64 p1, .param .u64 p2)\n"
-            f".reqntid {self.threads}, 1, 1\n{{\n{self.body}\n}}\n"
+            f".reqntid {self.threads}, 1, 1\n{clusters}{{\n{self.body}\n}}\n"
         )
 
     def digest(self) -> str:
         """Of all that determines the result, so that a changed case is not compared with an old record."""
-        content = (
-            f"{self.text()}|{self.output_bytes}|{self.map}|{self.map_over}|{self.shared_bytes}|".encode()
-        )
-        return hashlib.sha256(content + self.data.tobytes()).hexdigest()[:16]
+        content = f"{self.text()}|{self.output_bytes}|{self.map}|{self.map_over}|{self.shared_bytes}|"
+        if self.grid != ONE:
+            content += f"{self.grid}|"
+        return hashlib.sha256(content.encode() + self.data.tobytes()).hexdigest()[:16]
 
     def encoded_map(self, addresses: dict[str, int], kind: int) -> bytes:
         """The tensor map for buffers at these addresses. `kind` is 0 on Hopper, 2 on Blackwell."""
@@ -82,7 +90,7 @@ def simulate(case: Case) -> Bytes:
     data[: case.data.size] = case.data
     output[:] = FILL
     addresses = {"in": data.ctypes.data, "out": output.ctypes.data}
-    tensor_map[:] = np.frombuffer(case.encoded_map(addresses, 2), np.uint8)
+    tensor_map[:] = np.frombuffer(case.encoded_map(addresses, 0), np.uint8)
 
     memory = GlobalMemory()
     for name, array in (("input", data), ("output", output), ("tensor map", tensor_map)):
@@ -92,9 +100,11 @@ def simulate(case: Case) -> Bytes:
     Grid(
         decode_kernel(next(iter(parse(case.text()).values()))),
         memory,
-        grid=(1, 1, 1),
+        grid=case.grid,
         block=(case.threads, 1, 1),
+        cluster=case.cluster,
         shared_bytes=case.shared_bytes,
         parameter_base=parameters.ctypes.data,
+        gpu=H200,
     ).run()
     return output

@@ -278,6 +278,27 @@ def test_byte_permute(a, b, selector):
     each_way("prmt.b32 {d}, {a}, {b}, {c};", 32, [(32, a), (32, b), (32, selector)], oracle)
 
 
+# Bytes of d from the lowest on, for the selector's lowest bits 0 to 3 (PTX ISA, prmt, table of modes).
+PERMUTATIONS = {
+    "f4e": ("0123", "1234", "2345", "3456"),
+    "b4e": ("0765", "1076", "2107", "3210"),
+    "rc8": ("0000", "1111", "2222", "3333"),
+    "ecl": ("0123", "1123", "2223", "3333"),
+    "ecr": ("0000", "0111", "0122", "0123"),
+    "rc16": ("0101", "2323", "0101", "2323"),
+}
+
+
+@QUICK
+@given(column(32), column(32), column(32), st.sampled_from(list(PERMUTATIONS)))
+def test_byte_permute_modes(a, b, selector, mode):
+    def oracle(x, y, s):
+        pool = [*x.to_bytes(4, "little"), *y.to_bytes(4, "little")]
+        return int.from_bytes(bytes(pool[int(i)] for i in PERMUTATIONS[mode][s & 3]), "little")
+
+    each_way(f"prmt.b32.{mode} {{d}}, {{a}}, {{b}}, {{c}};", 32, [(32, a), (32, b), (32, selector)], oracle)
+
+
 COMPARISONS = {
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
