@@ -61,11 +61,11 @@ class Worker:
         device: str,
         processes_each: int,
         level: str = "full",
-        module: str = "evaluator.worker",
+        program: tuple[str, ...] = ("-m", "evaluator.worker"),
     ) -> None:
         """Start the process, isolated as `isolation.LEVELS` says; without waiting, tell it to load.
 
-        `module` is the worker's program, if it is not the usual one.
+        `program` is what Python is given to run, if it is not the usual worker.
         """
         self.submission = place / "code" / "submission.py"
         self.tag = uuid.uuid4().hex
@@ -74,7 +74,7 @@ class Worker:
         with theirs:
             self.process = subprocess.Popen(
                 processes.python_command(
-                    module,
+                    *program,
                     str(theirs.fileno()),
                     device,
                     str(processes_each),

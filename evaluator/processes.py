@@ -268,5 +268,5 @@ def _reap(pids: list[int]) -> None:
                 time.sleep(0.01)
 
 
-def python_command(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
+def python_command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
