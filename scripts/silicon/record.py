@@ -1,10 +1,11 @@
 """Run the silicon cases (tests/silicon) on the GPU here and record what it gives, for the CPU tests.
 
-    python scripts/silicon/record.py [--only PATTERN ...] [--missing] [--out DIRECTORY] [--dry-run]
+    python scripts/silicon/record.py [--only PATTERN ...] [--missing] [--out DIRECTORY] [--seconds N] [--dry-run]
 
 --only     cases whose name matches one of the patterns ("wgmma/*"); others keep their record
 --missing  cases that have no record, or changed since
 --out      where recorded.npz and recorded.json go (default: tests/silicon, where the present ones lie)
+--seconds  after which no further case begins; what has run by then is written
 --dry-run  the simulator in place of the GPU, to try this script; refuses to write to tests/silicon
 
 recorded.npz holds all outputs, one after the other; recorded.json per case the digest of kernel and input,
@@ -187,7 +188,9 @@ class Worker:
         self.process.wait()
 
 
-def run_all(names: list[str], dry: bool) -> tuple[dict[str, bytes], dict[str, str], dict[str, str]]:
+def run_all(
+    names: list[str], dry: bool, deadline: float
+) -> tuple[dict[str, bytes], dict[str, str], dict[str, str]]:
     """(outputs, what failed and why, facts) of the cases, by name."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
@@ -198,7 +201,7 @@ def run_all(names: list[str], dry: bool) -> tuple[dict[str, bytes], dict[str, st
 
     def serve() -> None:
         worker: Worker | None = None
-        while True:
+        while time.monotonic() < deadline:
             try:
                 name = waiting.get_nowait()
             except queue.Empty:
@@ -227,7 +230,7 @@ def run_all(names: list[str], dry: bool) -> tuple[dict[str, bytes], dict[str, st
     for thread in threads:
         thread.join()
     while not waiting.empty():
-        failed[waiting.get()] = "no worker was left"
+        failed[waiting.get()] = "not begun: no worker or no time was left"
     return results, failed, facts
 
 
@@ -290,6 +293,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN")
     parser.add_argument("--missing", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -302,7 +306,7 @@ def main() -> int:
     names = chosen(cases, options.only, options.missing)
     if not names:
         parser.error("no case to run")
-    results, failed, facts = run_all(names, options.dry_run)
+    results, failed, facts = run_all(names, options.dry_run, started + options.seconds)
     if not results:
         print(f"nothing ran: {next(iter(failed.values()))}", file=sys.stderr)
         return 1

@@ -186,26 +186,26 @@ def numeric(
     )
 
 
-def numeric_cases(seed: str = "") -> Iterator[Case]:
-    """With another `seed`, the same kinds of operands with other numbers."""
+def numeric_cases(seed: str = "", scale: int = 1) -> Iterator[Case]:
+    """With another `seed`, the same kinds of operands with other numbers; `scale` times as many of them."""
     for number, types in enumerate(ALL_TYPES):
         chosen = KINDS if number < WHOLLY_TRIED else ("spread", "specials", "ladder")
         for index, kind in enumerate(chosen):
             name = f"wgmma/{types.name}-{kind}{seed}"
-            rounds = 4 if kind in ("ladder", "spread", "zeros") else 2
+            rounds = scale * (4 if kind in ("ladder", "spread", "zeros") else 2)
             yield numeric(name, types, KINDS[kind], a_in_registers=bool((index + number) % 2), rounds=rounds)
         for kind in ("similar", "spread"):
             name = f"wgmma/{types.name}-chain-{kind}{seed}"
-            yield numeric(name, types, KINDS[kind], a_in_registers=kind == "similar", rounds=1, chain=4)
+            yield numeric(name, types, KINDS[kind], a_in_registers=kind == "similar", rounds=scale, chain=4)
     low_bits, tf32 = pseudo_random_low_bits, Types("f32", "tf32", "tf32")
     for a_in_registers in (False, True):
         name = f"wgmma/{tf32.name}-low-bits-{'rs' if a_in_registers else 'ss'}{seed}"
-        yield numeric(name, tf32, low_bits, a_in_registers=a_in_registers)
+        yield numeric(name, tf32, low_bits, a_in_registers=a_in_registers, rounds=2 * scale)
     for types in ALL_TYPES[:WHOLLY_TRIED]:
         for tail in ("1, -1, 1", "1, 1, -1", "1, -1, -1"):
             name = f"wgmma/{types.name}-negate-{tail[3:].replace(', ', '-')}{seed}"
             yield numeric(
-                name, types, KINDS["specials"], a_in_registers=tail == "1, 1, -1", rounds=1, tail=tail
+                name, types, KINDS["specials"], a_in_registers=tail == "1, 1, -1", rounds=scale, tail=tail
             )
         for scale_d in ("0", "%no", "%yes"):
             name = f"wgmma/{types.name}-scale-d-{scale_d.strip('%')}{seed}"
@@ -214,7 +214,7 @@ def numeric_cases(seed: str = "") -> Iterator[Case]:
                 types,
                 KINDS["specials"],
                 a_in_registers=scale_d == "%no",
-                rounds=1,
+                rounds=scale,
                 tail=f"{scale_d}, 1, 1",
             )
 
