@@ -1,6 +1,6 @@
 """Run the silicon cases (tests/silicon) on the GPU here and record what it gives, for the CPU tests.
 
-    python scripts/silicon/record.py [--only PATTERN ...] [--missing] [--out DIRECTORY] [--seconds N] [--dry-run]
+    python scripts/silicon/record.py [--only PATTERN ...] [--missing] [--out DIR] [--seconds N] [--dry-run]
 
 --only     cases whose name matches one of the patterns ("wgmma/*"); others keep their record
 --missing  cases that have no record, or changed since

@@ -4,7 +4,8 @@
 
 Each seed is every numeric case of tests/silicon/silicon_wgmma.py with other numbers, `scale` times as many.
 Prints and writes how many results differ per case, with the first few of each: seed, place, GPU's and
-simulator's bits. Nothing is recorded. --dry-run compares the simulator with itself. Needs what record.py needs.
+simulator's bits. Nothing is recorded. --dry-run compares the simulator with itself. Needs what record.py
+needs.
 """
 
 from __future__ import annotations
