@@ -184,6 +184,18 @@ def subnormal(random: Random, a: Format, b: Format, d: Format, k: int, n: int) -
     )
 
 
+def denormalised(random: Random, a: Format, b: Format, d: Format, k: int, n: int) -> Operands:
+    """Subnormal A, and D so small that the alignment decides how much of it stays."""
+    low = a.low - a.mantissa_bits
+    size = 8 if a.exponent_bits < 8 else 112  # of the smallest B
+    first = max(-size, b.low) if a.exponent_bits < 8 else size
+    left = within(random, a, (ROWS, k), low, a.low + 1)
+    left[:, random.random(k) < 0.6] = 0
+    bottom = low + first - 25 if a.mantissa_bits > 3 else low + first - 13
+    before = within(random, d, (ROWS, n), bottom, bottom + 22)
+    return left, within(random, b, (n, k), first, first + 4), before
+
+
 def overflowing(random: Random, a: Format, b: Format, d: Format, k: int, n: int) -> Operands:
     """Products and sums at the upper end of D, as far as the operands reach it."""
     top = min(a.high + b.high, d.high + 1)
@@ -254,4 +266,5 @@ KINDS: dict[str, Kind] = {
     "similar": similar, "spread": spread, "patterns": patterns, "specials": specials,
     "cancelling": cancelling, "ladder": ladder, "stairs": stairs, "subnormal": subnormal,
     "overflowing": overflowing, "zeros": zeros, "carrying": carrying, "halfway": halfway,
+    "denormalised": denormalised,
 }  # fmt: skip
