@@ -28,7 +28,8 @@ from b200sim.ptx.parser import parse
 
 @dataclass
 class LaunchReport:
-    """What one kernel launch was and did. `seconds` are the simulation's, never the GPU's."""
+    """What one kernel launch was and did. `seconds` are the simulation's, never the GPU's; `notes` say what
+    is no fault and worth knowing."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -40,10 +41,12 @@ class LaunchReport:
     decode_seconds: float = 0.0
     processes: int = 1
     counters: Counters = field(default_factory=Counters)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        report = {name: value for name, value in vars(self).items() if name != "counters"}
-        return {**report, "counters": self.counters.as_dict()}
+        report = {name: value for name, value in vars(self).items() if name not in ("counters", "notes")}
+        notes = {"notes": "; ".join(self.notes)} if self.notes else {}
+        return {**report, **notes, "counters": self.counters.as_dict()}
 
 
 class SimulatedDevice:
@@ -133,6 +136,7 @@ class SimulatedDevice:
                 report.processes = run_grid(grid, self.processes)
             finally:
                 report.counters = grid.counters
+                report.notes = grid.notes
                 report.seconds = time.perf_counter() - started
 
     def _program(self, launch: Launch) -> Program:

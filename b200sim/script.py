@@ -73,10 +73,19 @@ def _simulated(setup: Setup) -> Iterator[None]:
     cores = len(os.sched_getaffinity(0))
     try:
         patches.set(multiprocessing.spawn, "get_command_line", _opening(setup))
-        with SimulatedDevice(processes=cores, time_limit=setup.time_limit, gpu=setup.chosen()):
-            yield
+        with SimulatedDevice(processes=cores, time_limit=setup.time_limit, gpu=setup.chosen()) as device:
+            try:
+                yield
+            finally:
+                _tell_notes(device)
     finally:
         patches.restore()
+
+
+def _tell_notes(device: SimulatedDevice) -> None:
+    notes = dict.fromkeys((launch.kernel, note) for launch in device.launches for note in launch.notes)
+    for kernel, note in notes:
+        print(f"b200sim: kernel {kernel}: {note}", file=sys.stderr)
 
 
 def _opening(setup: Setup) -> Any:

@@ -166,6 +166,15 @@ def notes(run: RunResult) -> str:
     return "\n".join(lines)
 
 
+def launch_notes(run: RunResult) -> str:
+    """What the simulator found worth knowing about the kernels that ran, each note once."""
+    cases: dict[str, list[str]] = {}
+    for result in run.results:
+        for note in dict.fromkeys(str(entry["notes"]) for entry in result.launches if "notes" in entry):
+            cases.setdefault(note, []).append(result.case.name)
+    return "\n".join(f"note ({', '.join(names)}): {note}" for note, names in cases.items())
+
+
 def launch_report(result: CaseResult) -> str:
     """Every launch of a case with its counters and where the simulation's time went, for `--mode profile`."""
     lines = [

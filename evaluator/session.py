@@ -207,7 +207,13 @@ def show(run: RunResult) -> None:
     failed = report.failures(run)
     if failed:
         print(f"\n{failed}")
-    for part in (printed.shown(run), report.lanes(run), report.defences(run), "\n".join(run.notes)):
+    for part in (
+        printed.shown(run),
+        report.launch_notes(run),
+        report.lanes(run),
+        report.defences(run),
+        "\n".join(run.notes),
+    ):
         if part:
             print(f"\n{part}")
     print(f"\n{report.summary(run)}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from b200sim.driver.launch import entry_parameters, required_block
+from b200sim.driver.launch import entry_directives, entry_parameters
 from profiling import gpu_host
 from profiling.binary import find_tool
 from profiling.host import shares
@@ -75,7 +75,7 @@ def test_stand_in_has_the_same_kernels_parameters_and_blocks() -> None:
     text = gpu_host.stand_in(PTX, "sm_90")
     for name in ("first", "second"):
         assert entry_parameters(text, name) == entry_parameters(PTX, name)
-        assert required_block(text, name) == required_block(PTX, name)
+        assert entry_directives(text, name).required == entry_directives(PTX, name).required
     assert "tcgen05" not in text and "sm_100a" not in text
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.gpus import GPUS, Gpu
+from b200sim.ptx.directives import Directives, read_directives
 
 _CONFIG_BYTES = 52
 _ATTRIBUTE_BYTES = 72
@@ -111,7 +112,6 @@ _PARAMETER = re.compile(
     r"(?:\s+\.ptr(?:\s+\.\w+)*?(?:\s+\.align\s+\d+)?)?"
     r"\s+(?P<name>[\w$]+)(?:\[(?P<count>\d+)\])?"
 )
-_REQUIRED_BLOCK = re.compile(r"\.reqntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _TARGET = re.compile(r"^\.target\s+(\w+)", re.MULTILINE)
 
 
@@ -131,15 +131,12 @@ def entry_parameters(ptx: str, entry: str) -> tuple[Parameter, ...]:
 
 
 @lru_cache(maxsize=256)
-def required_block(ptx: str, entry: str) -> Dim3 | None:
-    """The block size that the entry was compiled for (`.reqntid`, PTX ISA 11.4.3), if it names one."""
+def entry_directives(ptx: str, entry: str) -> Directives:
+    """What the entry says about its launches (`.reqntid` and others, PTX ISA 11.4)."""
     for match in _ENTRY.finditer(ptx):
         if match["name"] == entry:
-            directive = _REQUIRED_BLOCK.search(ptx, match.end(), ptx.index("{", match.end()))
-            if directive:
-                x, y, z = (int(size or 1) for size in directive.groups())
-                return x, y, z
-    return None
+            return read_directives(ptx[match.end() : ptx.index("{", match.end())])
+    return Directives()
 
 
 def _parameter(declaration: str) -> Parameter:
@@ -170,9 +167,13 @@ def _check_dimensions(launch: Launch, gpu: Gpu) -> None:
     threads = launch.block[0] * launch.block[1] * launch.block[2]
     if threads > gpu.max_threads_per_block:
         _refuse(launch, f"block {launch.block} has {threads} threads, at most {gpu.max_threads_per_block}")
-    required = required_block(launch.ptx, launch.entry)
-    if required and launch.block != required:
-        _refuse(launch, f"block {launch.block}, the kernel is compiled for {required}")
+    compiled = entry_directives(launch.ptx, launch.entry)
+    if compiled.required and launch.block != compiled.required:
+        _refuse(launch, f"block {launch.block}, the kernel is compiled for {compiled.required}")
+    if compiled.threads is not None and threads > compiled.threads:
+        _refuse(
+            launch, f"block {launch.block}, the kernel is compiled for {compiled.threads} threads at most"
+        )
     ctas = launch.cluster[0] * launch.cluster[1] * launch.cluster[2]
     if not 1 <= ctas <= gpu.max_cluster_ctas:
         _refuse(launch, f"cluster {launch.cluster} has {ctas} CTAs, at most {gpu.max_cluster_ctas}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault
 from b200sim.machine.asynchronous import AsyncOperation
+from b200sim.machine.registers import RegisterPool
 from b200sim.machine.waiting import ClusterBarrier, MBarrier, NamedBarrier, PairAllocation, TensorMemoryWait
 from b200sim.machine.warp import Warp
 from b200sim.machine.warpgroup import WARPS, Warpgroup
@@ -46,8 +47,10 @@ class Cta:
         ] = {}  # warp -> barrier, generation it waits for
         self.warpgroups: dict[int, Warpgroup] = {}
         self.tensor_maps: dict[int, TensorMap] = {}  # the descriptor cache, emptied by the acquire fence
+        launch = self.grid.registers
+        self.registers = RegisterPool(self.name, launch, self.grid.warps_per_cta) if launch else None
         self.warps: list[Warp] = []
-        self.warps = [self.grid.new_warp(self, i) for i in range(-(-self.thread_count // 32))]
+        self.warps = [self.grid.new_warp(self, i) for i in range(self.grid.warps_per_cta)]
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from b200sim.machine.registers import RegisterPool
 from b200sim.machine.waiting import MBarrier, Wait
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def deadlock_report(clusters: list[Cluster]) -> str:
     """Who waits where for what in the first stuck cluster, the likely cause first.
 
     A barrier whose arrivals are complete and whose bytes are not is a cause rather than a consequence: an
-    expect_tx that does not match the copies. Warps that stand at the same place are one entry.
+    expect_tx that does not match the copies. So is a register pool with too little in it. Warps that stand at
+    the same place are one entry.
     """
     stuck = [cluster for cluster in clusters if any(warp.blocked_on for warp in cluster.all_warps())]
     blocked = [warp for warp in stuck[0].all_warps() if warp.blocked_on]
@@ -30,6 +32,7 @@ def deadlock_report(clusters: list[Cluster]) -> str:
         lines.append(f"  {_names(warps)} at {_place(warps[0])}\n    waits for {wait.describe()}{mark}")
     if len(entries) > SHOWN:
         lines.append(f"  and {len(entries) - SHOWN} more places")
+    lines += _register_accounts(blocked)
     gone = [warp for warp in stuck[0].all_warps() if not warp.alive]
     if gone:
         lines.append(f"  exited already: {', '.join(_names(group) for group in _by_cta(gone))}")
@@ -52,6 +55,7 @@ def spinning_report(polls: list[Poll], clusters: list[Cluster], waiting: int) ->
     blocked = [warp for cluster in clusters for warp in cluster.all_warps() if warp.blocked_on]
     for warps, wait in _groups(blocked)[:SHOWN]:
         lines.append(f"  {_names(warps)} at {_place(warps[0])}\n    waits for {wait.describe()}")
+    lines += _register_accounts(blocked)
     if waiting:
         lines.append(f"  {waiting} cluster(s) have not started: all SMs are taken")
     return "\n".join(lines)
@@ -78,7 +82,14 @@ def _groups(warps: list[Warp]) -> list[tuple[list[Warp], Wait]]:
 
 
 def _is_cause(wait: Wait) -> bool:
+    if isinstance(wait, RegisterPool):
+        return True
     return isinstance(wait, MBarrier) and wait.pending == 0 and wait.transactions != 0
+
+
+def _register_accounts(blocked: list[Warp]) -> list[str]:
+    pools = dict.fromkeys(warp.blocked_on for warp in blocked if isinstance(warp.blocked_on, RegisterPool))
+    return [f"  {line}" for pool in list(pools)[:SHOWN] for line in pool.account()]
 
 
 def _by_cta(warps: list[Warp]) -> list[list[Warp]]:

@@ -15,6 +15,7 @@ from b200sim.machine.counters import Counters
 from b200sim.machine.cta import RESERVED_SHARED, Cluster, Cta
 from b200sim.machine.deadlock import deadlock_report, endless_report, spinning_report
 from b200sim.machine.program import BLOCKED, EXITED
+from b200sim.machine.registers import IGNORED, LaunchRegisters, check_fits, launch_registers
 from b200sim.machine.schedule import ProgramOrder, Schedule
 from b200sim.machine.spinning import Poll, endless_polls
 from b200sim.machine.values import LANE_INDEX, Value
@@ -87,12 +88,15 @@ class Grid:
         self.block = block
         self.cluster = cluster
         self.threads_per_cta = block[0] * block[1] * block[2]
+        self.warps_per_cta = -(-self.threads_per_cta // 32)
         self.parameter_base = parameter_base
         self.schedule = schedule or ProgramOrder()
         self.deadline = deadline
         self.counters = Counters()
         self.shared_offsets, self.shared_end = self._place_shared(shared_bytes)
         self._check_shape(shared_bytes)
+        self.notes: list[str] = []  # what is no fault and worth knowing
+        self.registers = self._registers()
         self.waiting = deque(range(self.cluster_count))
         self.resident_limit = max(1, gpu.sm_count // (cluster[0] * cluster[1] * cluster[2]))
         self.resident: deque[int | Cluster] = deque()
@@ -137,6 +141,19 @@ class Grid:
                 f"{self.shared_end - RESERVED_SHARED} bytes of shared memory per CTA "
                 f"({shared_bytes} dynamic); a {self.gpu.short_name} has {limit}",
             )
+
+    def _registers(self) -> LaunchRegisters | None:
+        """With how many registers a thread starts, if setmaxnreg makes that matter."""
+        requests = self.program.register_requests()
+        if not requests:
+            return None
+        increases = [count for action, count in requests if action == "inc"]
+        registers = launch_registers(self.program.kernel.directives, increases, self.gpu)
+        if registers is None:
+            self.notes.append(IGNORED)
+        else:
+            check_fits(registers, self.warps_per_cta, self.gpu)
+        return registers
 
     def _place_shared(self, dynamic_bytes: int) -> tuple[dict[str, int], int]:
         """Offsets of the `.shared` variables: static ones first, the extern array last."""
@@ -183,7 +200,7 @@ class Grid:
         fixed: dict[str, Value] = {
             "%laneid": LANE_INDEX,
             "%warpid": warp,
-            "%nwarpid": -(-self.threads_per_cta // 32),
+            "%nwarpid": self.warps_per_cta,
             "%smid": self.sm_of(cta),
             "%nsmid": self.gpu.sm_count,
             "%cluster_ctarank": cta.rank,
@@ -346,6 +363,9 @@ class Grid:
                 cta.tmem.check_leaks()
             except Fault as fault:
                 raise fault.at(f"{cta.name}, at its end") from None
+            uneven = cta.registers.uneven() if cta.registers else None
+            if uneven and uneven not in self.notes:
+                self.notes.append(uneven)
 
     # -- nothing can run ------------------------------------------------------------------------------
 

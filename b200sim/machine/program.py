@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from b200sim.ptx.syntax import Immediate
+
 if TYPE_CHECKING:
     from b200sim.machine.warp import Warp
     from b200sim.ptx.binder import Binder, Usage
@@ -69,3 +71,13 @@ class Program:
     def opcodes(self) -> set[str]:
         """Every mnemonic in the program."""
         return {ins.mnemonic for block in self.blocks for ins in block.instructions}
+
+    def register_requests(self) -> list[tuple[str, int]]:
+        """Every setmaxnreg: "inc" or "dec", and its count."""
+        return [
+            (ins.modifiers[0], operand.value)
+            for ins in self.kernel.instructions
+            if ins.opcode == "setmaxnreg"
+            for operand in ins.operands
+            if isinstance(operand, Immediate)
+        ]

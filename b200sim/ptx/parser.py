@@ -6,6 +6,7 @@ import re
 
 from b200sim.faults import Unsupported
 from b200sim.ptx.body import Body
+from b200sim.ptx.directives import read_directives
 from b200sim.ptx.inlining import inline_calls
 from b200sim.ptx.syntax import TYPE_BITS, Kernel, ModuleVariable, Parameter, SharedVariable
 
@@ -45,6 +46,7 @@ def parse(text: str) -> dict[str, Kernel]:
         kernel = Kernel(entry[1], _parameters(text[entry.end() : close]), list(shared), list(variables))
         kernel.target = target[1] if target else ""
         start = text.index("{", close)
+        kernel.directives = read_directives(text[close:start])
         Body(kernel, files).read(text, start)
         inline_calls(kernel, functions)
         kernels[kernel.name] = kernel

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from b200sim.ptx.directives import Directives
+
 TYPE_BITS = {
     "pred": 1, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16,
     "f16x2": 32, "bf16x2": 32, "b32": 32, "u32": 32, "s32": 32, "f32": 32,
@@ -166,3 +168,4 @@ class Kernel:
     arguments: Frame = field(default_factory=Frame)
     returns: list[Parameter] = field(default_factory=list)  # of a function
     target: str = ""  # what the module was compiled for: `sm_100a`
+    directives: Directives = field(default_factory=Directives)

@@ -26,12 +26,18 @@ OLD = {1: 0, 8: 0x5A, 16: 0xA5A5, 32: 0xA5A5A5A5, 64: 0xA5A5A5A5_5A5A5A5A}  # a 
 Values = int | Sequence[int]
 
 
-def module(body: str, pointers: int = 0, shared: str = "", target: str = "sm_100a") -> str:
+def module(
+    body: str,
+    pointers: int = 0,
+    shared: str = "",
+    target: str = "sm_100a",
+    directives: str = ".reqntid 32, 1, 1",
+) -> str:
     """A PTX module with one entry `kernel` and `pointers` parameters `p0`, `p1`, ... of type .u64."""
     parameters = ",\n".join(f"  .param .u64 p{i}" for i in range(pointers))
     return (
         f".version 8.8\n.target {target}\n.address_size 64\n\n{shared}\n"
-        f".visible .entry kernel(\n{parameters}\n)\n.reqntid 32, 1, 1\n{{\n{body}\n}}\n"
+        f".visible .entry kernel(\n{parameters}\n)\n{directives}\n{{\n{body}\n}}\n"
     )
 
 

@@ -42,6 +42,20 @@ for event in events:
     event.record()
 events[0].elapsed_time(events[1])
 """
+KERNEL = """
+import cutlass.cute as cute
+
+@cute.kernel
+def ask_for_more():
+    cute.arch.setmaxregister_increase(232)
+
+@cute.jit
+def launch():
+    for _ in range(2):
+        ask_for_more().launch(grid=(1, 1, 1), block=(640, 1, 1)ARGUMENTS)
+
+launch()
+"""
 
 
 def b200sim(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,6 +85,21 @@ def test_there_is_no_clock_and_the_traceback_is_the_scripts(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "Unsupported" in done.stderr and "has no clock" in done.stderr
     assert done.stderr.splitlines()[1].strip() == 'File "clock.py", line 6, in <module>'
+
+
+@pytest.mark.heavy
+def test_notes_are_told_once_and_a_hang_is_an_error(tmp_path: Path) -> None:
+    """setmaxnreg without a register count at launch has no effect; with one, 640 threads wait for ever."""
+    (tmp_path / "ignored.py").write_text(KERNEL.replace("ARGUMENTS", ""))
+    done = b200sim(tmp_path, "ignored.py")
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("b200sim: ")]
+    assert len(notes) == 1 and "ask_for_more" in notes[0] and "setmaxnreg has no effect" in notes[0]
+    (tmp_path / "stuck.py").write_text(KERNEL.replace("ARGUMENTS", ", min_blocks_per_mp=1"))
+    done = b200sim(tmp_path, "stuck.py")
+    assert done.returncode == 1 and "has no effect" not in done.stderr
+    assert "launched with 96 per thread" in done.stderr
+    assert "would fit: 96 for the 20 warps at 232" in done.stderr
 
 
 @pytest.mark.heavy

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from b200sim.device import LaunchReport
 from evaluator import official, record, report, session, speed_of_light, timing
 from evaluator.cases import CaseError, load_task, parse_line
+from evaluator.devices import plain_counters
 from evaluator.processes import ROOT
 from evaluator.results import CaseResult, RunResult
 from evaluator.verdict import Status, Verdict
@@ -196,6 +198,19 @@ def test_a_profile_says_where_the_time_went() -> None:
     told = report.launch_report(result)
     assert "2,000 warp instructions per second: tma 25 %, decode 10 %, warps and scheduling 65 %" in told
     assert "compilation and host code 8.00 s, simulation 2.00 s" in told
+
+
+def test_a_note_is_told_once_for_all_its_cases() -> None:
+    """As a launch reports it, on its way through the worker's messages."""
+    launch = LaunchReport("k", (1, 1, 1), (32, 1, 1), (1, 1, 1), 0, False, notes=["odd", "even"])
+    told = plain_counters(launch.as_dict())
+    silent = plain_counters(LaunchReport("k", (1, 1, 1), (32, 1, 1), (1, 1, 1), 0, False).as_dict())
+    results = [
+        CaseResult(replace(CASE, name=name), 0, PASSED, launches=launches)
+        for name, launches in (("a", (told, told)), ("b", (silent,)), ("c", (silent, told)))
+    ]
+    assert report.launch_notes(a_run(*results)) == "note (a, c): odd; even"
+    assert report.launch_notes(a_run(results[1])) == ""
 
 
 @pytest.mark.parametrize(

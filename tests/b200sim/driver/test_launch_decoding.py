@@ -5,9 +5,10 @@ import dataclasses
 
 import pytest
 
-from b200sim.driver.launch import Launch, decode_launch, entry_parameters, required_block
+from b200sim.driver.launch import Launch, decode_launch, entry_directives, entry_parameters
 from b200sim.faults import Fault, Unsupported
 from b200sim.gpus import B200, H200
+from b200sim.ptx.directives import Directives, read_directives
 
 PTX = """
 .version 8.8
@@ -90,7 +91,11 @@ def test_declarations():
         ("many_param_3", 1, 1),
         ("many_param_4", 4, 4),
     ]
-    assert required_block(PTX, "many") == (64, 2, 1)
+    assert entry_directives(PTX, "many") == Directives(required=(64, 2, 1), ctas_per_sm=1)
+    assert entry_directives(PTX, "nothing") == Directives(required=(32, 1, 1))
+    assert entry_directives(PTX, "few") == Directives()
+    text = ".maxntid 128 ,2\n.maxnreg 40 .reqnctapercluster 2, 1, 1\n"
+    assert read_directives(text) == Directives(largest=(128, 2, 1), registers=40)
     with pytest.raises(Fault, match=r"no_such_kernel.*has no entry few; it has nothing, many"):
         entry_parameters(PTX, "few")
 
@@ -120,6 +125,14 @@ def test_launches_a_b200_refuses(change, words):
         dataclasses.replace(GOOD, **change).check(B200)
     assert caught.value.code == "launch_configuration"
     assert words in caught.value.message
+
+
+def test_the_largest_block():
+    """.maxntid bounds the product, not each side (PTX ISA 11.4.2)."""
+    ptx = PTX.replace(".reqntid 64, 2", ".maxntid 64, 2")
+    dataclasses.replace(GOOD, ptx=ptx, block=(32, 1, 4)).check(B200)
+    with pytest.raises(Fault, match=r"block \(160, 1, 1\), the kernel is compiled for 128 threads at most"):
+        dataclasses.replace(GOOD, ptx=ptx, block=(160, 1, 1)).check(B200)
 
 
 @pytest.mark.parametrize(
