@@ -72,9 +72,8 @@ BARRIER_BYTES = 8
 HEADER_BYTES = 1024  # mbarriers and the tensor memory address, ahead of the stages
 SMEM_PER_SM = 228 * 1024
 SMEM_RESERVED_PER_CTA = 1024
-# With 2, a kernel of single tiles takes half an SM and the next launch is set up beside it. But then two CTAs
-# of one launch also meet on an SM, which doubles its bytes (on an H200: on 10 to 17 of its 132 SMs).
-SINGLE_TILE_CTAS_PER_SM = 1
+# A kernel of single tiles takes half an SM, so that the next launch is set up beside it.
+SINGLE_TILE_CTAS_PER_SM = 2
 
 # Tensor memory columns: accumulators (lane = row, column = token, fp32), scales of the rows, scales of each
 # half's tokens (128 x 4 per K block are 32 lanes x 16 B, i.e. 4 columns).
@@ -144,14 +143,9 @@ class Config:
 
     @property
     def stages(self) -> int:
-        """8 of 28 KB (4 in half an SM) or 5 of 38 KB."""
+        """4 of 28 KB in half an SM, or 5 of 38 KB."""
         smem = SMEM_PER_SM // self.ctas_per_sm - SMEM_RESERVED_PER_CTA - HEADER_BYTES
         return smem // self.stage_bytes
-
-    @property
-    def prefetches(self) -> bool:
-        """Fetch rows into L2 one round of the stages ahead: 4 stages alone do not cover DRAM's latency."""
-        return self.ctas_per_sm == 2
 
     @property
     def accumulators(self) -> int:
@@ -214,17 +208,6 @@ def tma_load(smem, descriptor, coordinates, barrier, policy, multicast=False, *,
     constraints = "r,l,r," + "r," * rank + ("l,h" if multicast else "l")
     operands = [smem, descriptor, barrier, *coordinates, Int64(policy)]
     ptx(text, constraints, operands + ([Int16(BOTH_CTAS)] if multicast else []), loc=loc, ip=ip)
-
-
-@dsl_user_op
-def tma_prefetch(descriptor, coordinates, policy, *, loc=None, ip=None) -> None:
-    """Fetch the box at `coordinates` into L2."""
-    rank = len(coordinates)
-    box = ", ".join(f"${1 + i}" for i in range(rank))
-    text = (
-        f"cp.async.bulk.prefetch.tensor.{rank}d.L2.global.tile.L2::cache_hint [$0, {{{box}}}], ${1 + rank};"
-    )
-    ptx(text, "l," + "r," * rank + "l", [descriptor, *coordinates, Int64(policy)], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -410,6 +393,8 @@ def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barrie
     the tokens of each half. Both CTAs need the scales of all tokens: each loads half of them for both."""
     leader_full = leader_address(barriers.full.toint())
     cute.arch.griddepcontrol_wait()
+    # The launch before is over. The next may come in: into the half of each SM that this one leaves free.
+    cute.arch.griddepcontrol_launch_dependents()
 
     # On a fresh barrier, parity 1 counts as complete: the stages start out empty.
     stage, parity = Int32(0), Int32(1)
@@ -443,17 +428,6 @@ def load_tiles(config: cutlass.Constexpr, work: Work, descriptors: Int64, barrie
                     atom_row = tile.token // ATOM_ROWS + half
                     box = (0, atom + rank * (K_BLOCKS // CTAS), atom_row)
                     tma_load(smem, token_scale_map, box, full, EVICT_LAST, multicast=True)
-            if cutlass.const_expr(config.prefetches):
-                # For all tiles of these rows, for all tiles of these tokens: one of them prefetches.
-                k, atom = k + config.stages * K_TILE, atom + config.stages * K_BLOCKS
-                if tile.token == 0:
-                    tma_prefetch(row_map, (k, row), EVICT_FIRST)
-                    tma_prefetch(row_scale_map, (0, atom, row // ATOM_ROWS), EVICT_FIRST)
-                if tile.row == 0:
-                    token = tile.token + rank * (half_tokens(tile, 0) // CTAS)
-                    tma_prefetch(token_map, (k, token), EVICT_LAST)
-                    box = (0, atom + rank * (K_BLOCKS // CTAS), tile.token // ATOM_ROWS)
-                    tma_prefetch(token_scale_map, box, EVICT_LAST)
             stage, parity = next_slot(stage, parity, config.stages)
 
     # The MMAs of the leader read this CTA's stages and arrive at its barriers: wait for the last of them.
@@ -576,18 +550,12 @@ def store_columns(values: list[Float32], tile: Tile, row: Int32, lane: Int32, to
 @cute.kernel
 def grouped_gemm(config: cutlass.Constexpr, maps, problems, tiles: Int32, turns: Int32):
     """Grid: CTA pairs. maps: descriptors, see `operand_descriptors`; maps[i][g] is number i * groups + g."""
-    work = Work(problems, tiles, turns)
-    # The next launch may come in; it waits for the end of this one before it touches global memory.
-    cute.arch.griddepcontrol_launch_dependents()
-    if tile_index(Int32(0)) < tiles:
-        run_pair(config, work, descriptor_address(maps[0][0]))
-    else:
-        cute.arch.griddepcontrol_wait()
+    run_pair(config, Work(problems, tiles, turns), descriptor_address(maps[0][0]))
 
 
 @cute.jit
 def run_pair(config: cutlass.Constexpr, work: Work, descriptors: Int64):
-    """All warps of a CTA pair that has a tile: set up, play the roles, clean up."""
+    """All warps of a CTA pair, which has at least one tile: set up, play the roles, clean up."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
 
@@ -776,8 +744,7 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
 @cache
 def plan(sizes: Sizes, processors: int) -> Plan:
     """Tiles of 128 tokens if each CTA pair then has at most one, else of 256. As few turns as the device's
-    pairs allow, then as few pairs as those turns need; but all pairs, some idle, where two launches share the
-    SMs: each SM then has one CTA of this launch and, while that runs, room for just one of the next."""
+    pairs allow, then as few pairs as those turns need: each has a tile."""
     check_sizes(sizes)
     most_pairs = processors // CTAS
 
@@ -786,12 +753,11 @@ def plan(sizes: Sizes, processors: int) -> Plan:
 
     halves = 1 if tiles(1) <= most_pairs else 2
     turns = -(-tiles(halves) // most_pairs)
-    config = Config(len(sizes), halves)
-    pairs = most_pairs if config.ctas_per_sm == 2 else -(-tiles(halves) // turns)
+    pairs = -(-tiles(halves) // turns)
     order = tuple(sorted(range(len(sizes)), key=lambda g: -sizes[g][0]))
     numbers = (pairs, *(number for g in order for number in sizes[g][:3]))
     expected = tuple(expected_tensors(*sizes[g][:3]) for g in order)
-    return Plan(config, order, numbers, expected)
+    return Plan(Config(len(sizes), halves), order, numbers, expected)
 
 
 @cache

@@ -284,7 +284,7 @@ def test_instructions_of_the_pipeline(device: Device, case: Case, halves: int) -
         r"cp\.async\.bulk\.tensor\.3d\S*\.multicast::cluster\.cta_group::2": halves,
         r"elect\.sync": 5,
         r"griddepcontrol\.launch_dependents": 1,
-        r"griddepcontrol\.wait": 3,
+        r"griddepcontrol\.wait": 2,
         r"prefetch\.tensormap": 4,
     }
     assert {pattern: _instructions(ptx, pattern) for pattern in expected} == expected

@@ -180,9 +180,9 @@ MUTANTS = [
         r"rows",
     ),
     Mutant(
-        "last CTA pair idle",
-        "if tile_index(Int32(0)) < tiles:",
-        "if tile_index(Int32(0)) < tiles - 1:",
+        "one CTA pair missing",
+        "grid=(pairs * CTAS, 1, 1),",
+        "grid=((pairs - 1) * CTAS, 1, 1),",
         r"never written",
     ),
 ]
