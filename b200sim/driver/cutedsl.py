@@ -41,6 +41,7 @@ _NO_DEVICE = 100
 _INVALID_HANDLE = 400
 _LAUNCH_FAILURE = 719
 _MAX_SHARED_BYTES_PER_BLOCK_OPTIN = 97
+_REGISTER_OPTION = re.compile(r"--?(?:minnctapersm|maxntid|override-directive-values)")
 
 
 class _Session:
@@ -180,6 +181,7 @@ def _capturing_compile(session: _Session, original: Callable[..., Any]) -> Calla
             session.captured_ptx = [file.read_bytes().replace(b"\0", b"").decode() for file in files]
             for file in files if wanted else ():
                 shutil.copyfile(file, wanted + file.name.removeprefix("kernel"))
+        _refuse_register_options(pipeline, session.captured_ptx)
         return result
 
     return compile_and_keep_ptx
@@ -201,6 +203,17 @@ def _other_architectures_named(gpu: Gpu) -> Iterator[None]:
             "no_kernel_image",
             f"{found[1]} is no instruction of {gpu.name}, whose target is {found[2]}{advice}",
         ) from error
+
+
+def _refuse_register_options(pipeline: str, ptx: list[str]) -> None:
+    """Options of ptxas that change what setmaxnreg does, so that the PTX alone no longer says it."""
+    options = re.search(r"ptx-options='([^']*)'", pipeline)
+    found = _REGISTER_OPTION.search(options[1]) if options else None
+    if found and any("setmaxnreg" in text for text in ptx):
+        raise Unsupported(
+            f"ptxas option {found[0]} with a kernel that uses setmaxnreg: it changes how many registers a "
+            "thread starts with; leave it out and say launch(..., min_blocks_per_mp=...)"
+        )
 
 
 def _dump_ptx_into(pipeline: str, path: str) -> tuple[str, str]:

@@ -32,7 +32,7 @@ def deadlock_report(clusters: list[Cluster]) -> str:
         lines.append(f"  {_names(warps)} at {_place(warps[0])}\n    waits for {wait.describe()}{mark}")
     if len(entries) > SHOWN:
         lines.append(f"  and {len(entries) - SHOWN} more places")
-    lines += _register_accounts(blocked)
+    lines += register_accounts(blocked)
     gone = [warp for warp in stuck[0].all_warps() if not warp.alive]
     if gone:
         lines.append(f"  exited already: {', '.join(_names(group) for group in _by_cta(gone))}")
@@ -55,7 +55,7 @@ def spinning_report(polls: list[Poll], clusters: list[Cluster], waiting: int) ->
     blocked = [warp for cluster in clusters for warp in cluster.all_warps() if warp.blocked_on]
     for warps, wait in _groups(blocked)[:SHOWN]:
         lines.append(f"  {_names(warps)} at {_place(warps[0])}\n    waits for {wait.describe()}")
-    lines += _register_accounts(blocked)
+    lines += register_accounts(blocked)
     if waiting:
         lines.append(f"  {waiting} cluster(s) have not started: all SMs are taken")
     return "\n".join(lines)
@@ -87,7 +87,8 @@ def _is_cause(wait: Wait) -> bool:
     return isinstance(wait, MBarrier) and wait.pending == 0 and wait.transactions != 0
 
 
-def _register_accounts(blocked: list[Warp]) -> list[str]:
+def register_accounts(blocked: list[Warp]) -> list[str]:
+    """Lines on every register pool that some of these warps wait for."""
     pools = dict.fromkeys(warp.blocked_on for warp in blocked if isinstance(warp.blocked_on, RegisterPool))
     return [f"  {line}" for pool in list(pools)[:SHOWN] for line in pool.account()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from b200sim.machine.deadlock import register_accounts
 from b200sim.machine.observer import TensorCoreWork
 from b200sim.sanitizer import codes
 from b200sim.sanitizer.clocks import EXECUTION
@@ -119,7 +120,9 @@ class Sanitizer(UnitEvents):
         code, detail = codes.of_fault(fault.code), ""
         if code == "deadlock":
             stuck = [state for state in self.clusters.values() if any(w.blocked_on for w in state.warps)]
-            detail = "\n".join(wait_cycle(stuck[0])) if stuck and not grid.polls else ""
+            if stuck and not grid.polls:
+                blocked = [warp for warp in stuck[0].warps if warp.blocked_on]
+                detail = "\n".join([*wait_cycle(stuck[0]), *register_accounts(blocked)])
             starved = [
                 b for state in stuck for b in state.barriers.values()
                 if b.barrier.pending == 0 and b.barrier.transactions

@@ -30,6 +30,16 @@ def launch_two(pointer: cute.Pointer, number: cutlass.Int32):
 
 
 @cute.kernel
+def decrease_registers():
+    cute.arch.setmaxregister_decrease(40)
+
+
+@cute.jit
+def launch_decrease():
+    decrease_registers().launch(grid=(1, 1, 1), block=(128, 1, 1), min_blocks_per_mp=1)
+
+
+@cute.kernel
 def add(left: cute.Tensor, right: cute.Tensor, total: cute.Tensor):
     thread, _, _ = cute.arch.thread_idx()
     total[thread] = left[thread] + right[thread]

@@ -219,3 +219,16 @@ def test_one_device_at_a_time(device, open_device):
     with pytest.raises(RuntimeError, match="already active"), open_device():
         pass
     assert torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("option", ["-minnctapersm=2", "-v --override-directive-values"])
+def test_ptxas_options_that_change_the_registers_at_launch(device, kernels, numbers, option):
+    """setmaxnreg then does something else than its PTX says; a kernel without it does not care."""
+    from cutlass.base_dsl.common import DSLRuntimeError
+
+    options = f"--ptxas-options '{option}'"
+    name = option.split()[-1].split("=")[0]
+    with pytest.raises(DSLRuntimeError, match=f"ptxas option {name} with a kernel that uses setmaxnreg"):
+        compiled(kernels.launch_decrease, options=options)
+    compiled(kernels.launch_decrease, options="--ptxas-options '-v'")
+    compiled(kernels.launch_two, pointer_to(numbers), 2, options=options)

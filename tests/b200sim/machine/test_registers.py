@@ -284,4 +284,5 @@ def test_the_sanitizer_sees_what_the_machine_sees(high, codes):
 
     report = sanitize_grid(grid, schedules=4)
     assert {finding.code for finding in report.findings} == codes
-    assert all("ask for 4,096 more" in finding.detail for finding in report.findings)
+    for finding in report.findings:
+        assert "ask for 4,096 more" in finding.detail and "would fit: 104" in finding.detail
