@@ -1,4 +1,4 @@
-"""`scripts/two_per_sm` as far as a machine without a GPU can tell: its kernel assembles, figures are right."""
+"""`scripts/two_per_sm` as far as a machine without a GPU can tell: kernel and figures."""
 
 from __future__ import annotations
 
