@@ -18,6 +18,8 @@ fp16. A few hundred tokens meet large weights: the job is to pull the weights ou
       global --TMA--> stages in shared memory --MMA--> accumulators in tensor memory --ld, st--> global
                  ^ full / empty barriers ^        ^ acc_full / acc_empty barriers ^
 
+* Launches overlap: CTAs of the next one come in, onto idle SMs or, where tiles are single, beside running
+  CTAs, set themselves up, and wait for the end of this one before they touch global memory.
 * TMA descriptors are encoded by the compiled host code on each call and are kernel parameters: nothing is
   copied to the device, allocated, or updated on the device. M, N, K and pointers are run-time values; a
   kernel is compiled once per (number of groups, tokens per tile).
@@ -72,7 +74,8 @@ BARRIER_BYTES = 8
 HEADER_BYTES = 1024  # mbarriers and the tensor memory address, ahead of the stages
 SMEM_PER_SM = 228 * 1024
 SMEM_RESERVED_PER_CTA = 1024
-# A kernel of single tiles takes half an SM, so that the next launch is set up beside it.
+# A kernel of single tiles takes half an SM, so that the next launch is set up beside it. With 1 it has 8
+# stages instead of 4, and the next launch is set up only as its CTAs leave.
 SINGLE_TILE_CTAS_PER_SM = 2
 
 # Tensor memory columns: accumulators (lane = row, column = token, fp32), scales of the rows, scales of each
