@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.isa.addresses import SHARED_WINDOW, shared_address
-from b200sim.isa.floating import canonical_nan, minimum_maximum
+from b200sim.isa.floating import canonical_nan, flush, minimum_maximum
 from b200sim.isa.memory import HINTS, ORDERINGS, SPACES
 from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.isa.rounding import brain_codes, narrowed, odd_fused
@@ -45,6 +45,9 @@ def atomic(ins: Instruction, binder: Binder) -> Operation:
     name = next(word for word in ins.modifiers if word in COMBINE)
     kind = type_of(ins)
     combine = _combination(ins, name, kind)
+    # "atom.add.f32 on global memory flushes subnormal inputs and results to sign-preserving zero; on shared
+    # memory [it] supports" them (PTX ISA 9.7.13.5; red: 9.7.13.6).
+    combine_global = _add_f32_flushing if kind == "f32" else combine
     bits = TYPE_BITS[kind]
     result = ins.opcode == "atom"
     destinations = binder.writes(ins.operands[0]) if result else []
@@ -71,7 +74,8 @@ def atomic(ins: Instruction, binder: Binder) -> Operation:
                 place = _place(warp, address + j * size, size, space, ins)
                 old = int(place[0])
                 values = [lane(warp.regs[slot], i) & width_mask(bits) for slot in slots]
-                place[0] = combine(old, values[0], values[-1])
+                rule = combine if _in_shared(space, address) else combine_global
+                place[0] = rule(old, values[0], values[-1])
                 old_values[j, i] = old
         single = warp.mask & (warp.mask - 1) == 0
         for d, old_lanes in zip(destinations, old_values, strict=False):
@@ -136,11 +140,22 @@ def on_integers(
 
 
 def _float_add(bits: int) -> Callable[[int, int, int], int]:
+    """An fp32 NaN is the hardware's one NaN."""
+
     def add(old: int, b: int, _: int) -> int:
         pair = np.array([old, b], UNSIGNED[bits]).view(FLOAT[bits])
-        return int((pair[:1] + pair[1:]).view(UNSIGNED[bits])[0])
+        return int(canonical_nan(pair[:1] + pair[1:]).view(UNSIGNED[bits])[0])
 
     return add
+
+
+def _add_f32_flushing(old: int, b: int, _: int) -> int:
+    pair = flush(np.array([old, b], np.uint32).view(np.float32))
+    return int(canonical_nan(flush(pair[:1] + pair[1:])).view(np.uint32)[0])
+
+
+def _in_shared(space: str, address: int) -> bool:
+    return space.startswith("shared") or (space == "generic" and address >= SHARED_WINDOW)
 
 
 def _place(warp: Warp, address: int, size: int, space: str, ins: Instruction) -> NDArray[np.unsignedinteger]:
@@ -148,7 +163,7 @@ def _place(warp: Warp, address: int, size: int, space: str, ins: Instruction) ->
     watch, name = warp.cta.grid.observer, ins.mnemonic
     if address % size:
         raise Fault("misaligned", f"{name} at {address:#x}, not a multiple of {size}")
-    if space.startswith("shared") or (space == "generic" and address >= SHARED_WINDOW):
+    if _in_shared(space, address):
         address = shared_address(address)
         cta, offset = warp.cta, address & 0xFFFFFF
         if address >> 24 == cta.rank or space in ("shared", "shared::cta"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from b200sim.faults import Unsupported
 from b200sim.isa.convert_packed import HALVES, narrow_pair, pack, widen_pair
-from b200sim.isa.floating import canonical_nan, clamped, flush
+from b200sim.isa.floating import NAN, canonical_nan, clamped, flush
 from b200sim.isa.formats import narrow_float
 from b200sim.isa.registry import check_modifiers, instruction
 from b200sim.isa.rounding import DIRECTIONS, brain_codes, from_integers, narrowed
@@ -165,7 +165,7 @@ def _rounding(
     if source in ("f32", "f16", "bf16") and to in ("f16", "bf16") and direction in ("rn", "rz"):
         return narrow_float(to, satfinite, direction)[0]
     dtype = FLOAT[TYPE_BITS[to]]
-    keep_nan = to == "f32" and source in ("bf16", "f64") and not ftz  # as an H200 does, payload and sign
+    keep_nan = source == "f64" or (source == "bf16" and not ftz)  # as an H200 does, payload and sign
 
     def finish(numbers: Any) -> NDArray[np.unsignedinteger]:
         with np.errstate(over="ignore"):
@@ -183,7 +183,8 @@ def _rounding(
 
 def _to_tf32(ins: Instruction, binder: Binder) -> Operation:
     """cvt.{rna, rn, rz}[.relu][.satfinite].tf32.f32: fp32 whose mantissa ends after 10 bits; .rna rounds
-    halfway cases away from zero."""
+    halfway cases away from zero. Of a NaN an H200 cuts off the last bits with .rna, so that a small payload
+    leaves an infinity, and gives its one NaN, cut off, otherwise."""
     check_modifiers(ins, "rna", "rn", "rz", "relu", "satfinite", "tf32", "f32")
     direction, saturate = ins.modifiers[0], ins.has("satfinite")
     d, a = binder.write(ins.operands[0]), binder.source(ins.operands[1], 32)
@@ -195,7 +196,8 @@ def _to_tf32(ins: Instruction, binder: Binder) -> Operation:
         codes = (word + up[direction]) & np.uint32(0xFFFFE000)
         if saturate:
             codes = np.where(codes & 0x7FFFFFFF == 0x7F800000, codes - np.uint32(0x2000), codes)
-        codes = np.where(np.isnan(numbers), np.uint32(0x7FFFFFFF), codes)
+        nan = word if direction == "rna" else np.uint32(NAN[32])
+        codes = np.where(np.isnan(numbers), nan & np.uint32(0xFFFFE000), codes)
         warp.put(d, int(codes[0]) if codes.size == 1 else codes)
 
     return operation

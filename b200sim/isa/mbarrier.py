@@ -88,6 +88,11 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
 
     The state holds the phase that the arrival belongs to, and how many arrivals were pending before it.
     `.noComplete` promises that the arrival completes no phase.
+
+    The lanes of a warp arrive at once: all get the state from before, and together they must not be more than
+    are pending (tests/silicon, mbarrier/lanes-*: an H200 ends the launch where PTX, read thread by thread,
+    would let the first ones complete the phase and the others begin the next). Assumed of arrive_drop and
+    expect_tx as well; `.shared::cluster`, where each lane may send a message, is left out.
     """
     check_modifiers(ins, *WORDS)
     expects, drops, remote = ins.has("expect_tx"), ins.has("arrive_drop"), _reaches_cluster(ins)
@@ -96,14 +101,19 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
     address_operand, *rest = ins.operands[1:] if has_state else ins.operands
     base, offset = binder.address(address_operand)
     amount = binder.source(rest[0], 32) if rest else None
+    at_once = not ins.has("shared::cluster")
 
     def operation(warp: Warp) -> None:
         states = np.zeros(LANES, np.uint64)
         watch = warp.cta.grid.observer
+        arrivals = []
         for i in warp.active_lanes():
             barrier = barrier_at(warp, lane(warp.regs[base], i) + offset, ins.mnemonic, remote)
             states[i] = barrier.phase | barrier.pending << PHASE_BITS
-            value = 1 if amount is None else lane(warp.regs[amount], i)
+            arrivals.append((barrier, 1 if amount is None else lane(warp.regs[amount], i)))
+        if at_once and len(arrivals) > 1:
+            _check_together([(barrier, 1 if expects else value) for barrier, value in arrivals])
+        for barrier, value in arrivals:
             if watch is not None:
                 watch.mbarrier_arrive(warp, ins, barrier, 1 if expects else value, value if expects else 0)
             if drops:
@@ -118,6 +128,20 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
             warp.put(state, states)
 
     return operation
+
+
+def _check_together(arrivals: list[tuple[MBarrier, int]]) -> None:
+    """Fault 'mbarrier_overflow' where one instruction's lanes bring more arrivals than a barrier awaits."""
+    totals: dict[MBarrier, int] = {}
+    for barrier, count in arrivals:
+        totals[barrier] = totals.get(barrier, 0) + count
+    for barrier, total in totals.items():
+        if total > barrier.pending:
+            raise Fault(
+                "mbarrier_overflow",
+                f"the lanes of one instruction bring {total} arrivals to {barrier.name}, which expects only "
+                f"{barrier.pending} more in phase {barrier.phase}; they count at once, in one phase",
+            )
 
 
 @instruction("mbarrier.pending_count")

@@ -2,10 +2,15 @@
 exponent, and of wgmma.
 
 The rule, from microsoft/MMA-Sim (which reports bit equality with B200): every product of one output counts
-with its exact significand at exponent e(a) + e(b), plus those of the scales; C at its own exponent; zero
-operands count at -126. All are aligned to the largest exponent, truncated at a number of fractional bits (25
-in tcgen05.mma), added, and the sum truncated toward zero to fp32 or rounded to nearest even to f16. NaN is
-0x7FFFFFFF or 0x7FFF; infinities follow IEEE. kind::i8 is plain integer arithmetic.
+with its exact significand at exponent e(a) + e(b), plus those of the scales, where subnormal factors have
+their format's smallest exponent; C at its own exponent, zero at -126. All are aligned to the largest
+exponent, truncated at a number of fractional bits (25 in tcgen05.mma), added, and the sum truncated toward
+zero to fp32 or rounded to nearest even to f16. NaN is 0x7FFFFFFF or 0x7FFF; infinities follow IEEE. kind::i8
+is plain integer arithmetic.
+
+Unlike there, a product with a zero factor takes no part in the alignment. MMA-Sim lets it count at -126 plus
+the other factor's exponent, and wgmma on an H200 does not (tests/silicon, "denormalised"): a large factor
+beside a zero would cost small products their last bits. That a B200 does as the H200 is assumed.
 """
 
 from __future__ import annotations
@@ -19,19 +24,22 @@ from b200sim.tensor_core.formats import (
     SCALE_EXPONENTS,
     SCALE_VALUES,
     VALUES,
+    ZERO_EXPONENT,
     exponents,
     unpack_containers,
 )
 from b200sim.tensor_core.rounding import NAN_F16, NAN_F32, lowest_bit_exponent, toward_zero_f32
 
 FRACTION_BITS = 25
+ABSENT = -9999  # a zero factor's exponent: with any other one below all that is not zero
 _MIN_EXPONENTS = {"f16": -14, "bf16": -126, "tf32": -126, "f32": -126, "u8": 0, "s8": 0}
 _CONTAINER_BITS = {"e4m3": 8, "e5m2": 8, "e2m3": 6, "e3m2": 6, "e2m1": 4}
 
 
 @dataclass
 class Factor:
-    """A or B: float64 values (rows, K), exact, and the int32 exponents that the rule aligns by."""
+    """A or B: float64 values (rows, K), exact, and the int32 exponents that the rule aligns by, ABSENT for
+    zeros."""
 
     values: np.ndarray
     exponents: np.ndarray
@@ -47,6 +55,7 @@ def factor(packed: np.ndarray, format_: str, negate: bool = False, scale: np.nda
     if scale is not None:
         values = values * SCALE_VALUES["ue8m0"][scale].astype(np.float64)
         exponent += SCALE_EXPONENTS["ue8m0"][scale]
+    exponent[values == 0] = ABSENT
     return Factor(values, exponent)
 
 
@@ -134,7 +143,7 @@ def _exact_sum(
     a: Factor, b: Factor, c: np.ndarray | None, d_format: str, fraction_bits: int
 ) -> np.ndarray | None:
     """float64 A B^T + C if nothing can be lost to alignment or to float64, else None."""
-    top = int(a.exponents.max()) + int(b.exponents.max())
+    top = max(int(a.exponents.max()) + int(b.exponents.max()), ZERO_EXPONENT)
     low_a, low_b = lowest_bit_exponent(a.values), lowest_bit_exponent(b.values)
     highest = top
     if c is not None:
@@ -159,7 +168,7 @@ def _sum_by_the_rule(
     exponent_a = a.exponents.T.astype(np.float64)[:, :, None]
     exponent_b = b.exponents.T.astype(np.float64)[:, None, :]
     if c is None:
-        highest = np.full((len(a.values), len(b.values)), -126.0)
+        highest = np.full((len(a.values), len(b.values)), float(ZERO_EXPONENT))
     else:
         highest = exponents(c, _MIN_EXPONENTS[d_format]).astype(np.float64)
     for k in range(count):

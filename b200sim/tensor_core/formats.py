@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Exponent that the summation rule gives to a zero operand: that of the smallest normal fp32
+# Exponent that the summation rule gives to a zero scale or accumulator: that of the smallest normal fp32
 # (microsoft/MMA-Sim, mmasim/simulator/arithmetic.py).
 ZERO_EXPONENT = -126
 

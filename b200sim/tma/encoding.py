@@ -12,7 +12,7 @@ Layout in 32-bit little-endian words, bits high:low. Only the first 64 bytes car
   w2 16     round to tf32
   w2 18:17  L2 promotion (no effect here)
   w2 20:19  swizzle atomicity
-  w2 21     tensor of 128 KiB or more (no effect here)
+  w2 21     tensor of 128 KiB or more, in sm_100a host code; never set on Hopper (no effect here)
   w2 22     96-byte swizzle (sm_103)
   w3..w6    stride of dim 1..4, bytes / 16, low 32 bits
 

@@ -1,11 +1,20 @@
-"""The rules of the hardware for tensor maps (CUDA driver API, cuTensorMapEncodeTiled; PTX ISA 5.5)."""
+"""The rules of the hardware for tensor maps (CUDA driver API, cuTensorMapEncodeTiled; PTX ISA 5.5).
+
+Two are not written there, but cuTensorMapEncodeTiled on an H200 has them (tests/silicon, encode/*): addresses
+end at 2**57, and a box, its element strides rounded down, must not be larger than shared memory. The latter's
+exact limit is inferred: 95,256 bytes pass, 259,072 do not.
+"""
 
 from __future__ import annotations
+
+from math import prod
 
 from b200sim.faults import Fault, Unsupported
 from b200sim.tma.tensor_map import FLOAT_TYPES, SWIZZLE_SPAN, Atomicity, ElementType, Swizzle, TensorMap
 
+ADDRESS_LIMIT = 1 << 57
 MAX_STRIDE = 1 << 40
+MAX_BOX_BYTES = 227 * 1024  # of shared memory in a CTA, on Hopper and Blackwell
 
 
 def validate(tensor_map: TensorMap) -> None:
@@ -26,7 +35,7 @@ def validate(tensor_map: TensorMap) -> None:
         raise bad_field("global_dim[0]", f"{tensor_map.dims[0]} 4-bit elements; must be even")
     if tensor_map.nan_fill and tensor_map.element not in FLOAT_TYPES:
         raise bad_field("fill_mode", f"OOB-NaN fill with the element type {tensor_map.element.name}")
-    _check_row(tensor_map)
+    _check_box(tensor_map)
 
 
 def check_fields(tensor_map: TensorMap) -> None:
@@ -39,8 +48,8 @@ def check_fields(tensor_map: TensorMap) -> None:
     for field, length in lengths.items():
         if length != rank:
             raise bad_field(field, f"{length} dimensions, the tensor has {rank}")
-    if tensor_map.address % 16 or not 0 <= tensor_map.address < 1 << 64:
-        raise bad_field("global_address", f"{tensor_map.address:#x}; must be a multiple of 16")
+    if tensor_map.address % 16 or not 0 <= tensor_map.address < ADDRESS_LIMIT:
+        raise bad_field("global_address", f"{tensor_map.address:#x}; must be a multiple of 16 below 2**57")
     for i, stride in enumerate(tensor_map.strides):
         if stride % 16 or not 0 <= stride < MAX_STRIDE:
             raise bad_field(f"global_stride[{i}]", f"{stride} bytes; must be a multiple of 16 below 2**40")
@@ -53,7 +62,7 @@ def check_fields(tensor_map: TensorMap) -> None:
             raise bad_field(f"element_stride[{i}]", f"{tensor_map.element_strides[i]}; must be 1..8")
 
 
-def _check_row(tensor_map: TensorMap) -> None:
+def _check_box(tensor_map: TensorMap) -> None:
     bits = tensor_map.box[0] * tensor_map.bits
     if bits % 128:
         raise bad_field(
@@ -68,6 +77,10 @@ def _check_row(tensor_map: TensorMap) -> None:
             f"{tensor_map.box[0]} elements of {tensor_map.element.name} are {bits // 8} bytes, "
             f"more than the {span} bytes of swizzle {tensor_map.swizzle.name}",
         )
+    steps = zip(tensor_map.box, tensor_map.element_strides, strict=True)
+    size = prod(count // step for count, step in steps) * tensor_map.bits // 8
+    if size > MAX_BOX_BYTES:
+        raise bad_field("box_dim", f"{tensor_map.box}: {size} bytes, more than shared memory has")
 
 
 def bad_field(field: str, problem: str) -> Fault:

@@ -9,7 +9,8 @@
 --dry-run  the simulator in place of the GPU, to try this script; refuses to write to tests/silicon
 
 recorded.npz holds all outputs, one after the other; recorded.json per case the digest of kernel and input,
-the place among the outputs and the run it comes from, per run the GPU, driver and date, and what failed.
+the place among the outputs and the run it comes from, per run the GPU, driver and date, and what failed, with
+digest and reason: to end the launch is what some cases are for (`Case.fault`).
 Needs cuda-bindings and a GPU of compute capability 9.0. A case that fails takes the CUDA context with it, and
 one that hangs a process: cases run in worker processes that are replaced.
 """
@@ -270,14 +271,21 @@ def write(
         entry["run"] = used.index(entry["run"])
     np.savez_compressed(out / "recorded.npz", outputs=np.concatenate(parts))
     names = {case.name for case in cases}
-    failures = {name: why for name, why in old["failed"].items() if name in names - results.keys()} | failed
+    failures = {name: entry for name, entry in old["failed"].items() if name in names - results.keys()}
+    digests = {case.name: case.digest() for case in cases}
+    failures |= {name: {"digest": digests[name], "why": why} for name, why in failed.items()}
     record = {"runs": [runs[i] for i in used], "failed": failures, "cases": index}
     (out / "recorded.json").write_text(json.dumps(record).replace("}, ", "},\n ") + "\n")
     return kept, changed
 
 
 def chosen(cases: list[Case | EncodeCase], patterns: list[str], missing: bool) -> list[str]:
-    known = json.loads((HERE / "recorded.json").read_text())["cases"] if missing else {}
+    record = json.loads((HERE / "recorded.json").read_text()) if missing else {"cases": {}, "failed": {}}
+    known = record["cases"] | {
+        case.name: record["failed"][case.name]
+        for case in cases
+        if isinstance(case, Case) and case.fault and case.name in record["failed"]
+    }
     return [
         case.name
         for case in cases
@@ -311,11 +319,14 @@ def main() -> int:
         print(f"nothing ran: {next(iter(failed.values()))}", file=sys.stderr)
         return 1
     kept, changed = write(options.out, cases, results, failed, facts)
+    meant = {case.name for case in cases if isinstance(case, Case) and case.fault}
+    surprises = meant & results.keys() | failed.keys() - meant
     print(
         f"{len(results)} of {len(names)} cases recorded on {facts} in {time.monotonic() - started:.0f} s; "
-        f"{kept} records kept, {changed} not as before, {len(failed)} failed"
+        f"{kept} records kept, {changed} not as before, {len(failed)} failed, "
+        f"{len(surprises)} of the outcomes not meant: {sorted(surprises)}"
     )
-    return 1 if failed else 0
+    return 1 if surprises else 0
 
 
 if __name__ == "__main__":

@@ -89,14 +89,18 @@ def waiting_cases() -> Iterator[Case]:
             + look.format(0, 128)
             + look.format(1, 256)
         )
-        yield asynchronous(f"mbarrier/lanes-{count}", body + "ret;", noise("mbarrier", 128), 384)
+        # 33: the second arrival of 32 lanes meets one pending arrival.
+        fault, about = ("mbarrier_overflow", "lanes arrive at once") if count == 33 else ("", "")
+        yield asynchronous(
+            f"mbarrier/lanes-{count}", body + "ret;", noise("mbarrier", 128), 384, fault=fault, about=about
+        )
     body = (
         init.format(32)
         + each
         + " mbarrier.arrive.shared::cta.b64 %g, [%bar]; mbarrier.pending_count.b64 %x0, %g;"
     )
     body += " .reg .b32 %m, %n; redux.sync.add.u32 %m, %x0, -1; redux.sync.or.b32 %n, %x0, -1; st.global.b32 [%out], %m; st.global.b32 [%out+128], %n;"
-    about = "32 arrivals see 32 pending counts, in whatever order"
+    about = "lanes arrive at once: each sees 32 pending (for the state of a plain arrive PTX promises none)"
     yield asynchronous("mbarrier/lanes-pending", body + "ret;", noise("mbarrier", 128), 256, about=about)
     for wait in ("try_wait.parity", "try_wait.parity.acquire.cta"):
         limit = "@!%first ret; mbarrier.init.shared::cta.b64 [%bar], 1; mov.b32 %x2, 1000;"
@@ -236,7 +240,13 @@ def control_cases() -> Iterator[Case]:
         f" mov.u32 %x0, {name}; st.global.b32 [%out+{256 * i}], %x0;" for i, name in enumerate(lanes)
     )
     yield asynchronous(
-        "control/lanes", head + body + "ret;", noise("control/lanes", 256), 7 * 256, threads=64
+        "control/lanes",
+        head + body + "ret;",
+        noise("control/lanes", 256),
+        7 * 256,
+        threads=64,
+        unspecified=(256, 512),
+        about="%warpid is where a warp happens to run (PTX ISA 10.4); the H200 gave 1 and 2 for warps 0 and 1",
     )
 
 

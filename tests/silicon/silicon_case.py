@@ -31,7 +31,9 @@ ONE = (1, 1, 1)
 @dataclass(frozen=True)
 class Case:
     """`map` has an address relative to the buffer `map_over`, "in" or "out". `grid` and `cluster` count CTAs;
-    `about` says what the case shows where its name does not."""
+    `about` says what the case shows where its name does not. `unspecified`: bytes of the output, first and
+    end, of which PTX says that they may be anything. `fault`: the simulator's code for what ends the launch
+    on the GPU."""
 
     name: str
     body: str
@@ -45,6 +47,8 @@ class Case:
     grid: tuple[int, int, int] = ONE
     cluster: tuple[int, int, int] = ONE
     about: str = ""
+    unspecified: tuple[int, int] = (0, 0)
+    fault: str = ""
 
     @property
     def family(self) -> str:

@@ -142,6 +142,8 @@ def test_between_floats(to, source):
             return x << 16
         if value == "nan" and (to, source) == ("f32", "f64"):
             return x >> 63 << 31 | 0x7FC00000 | x >> 29 & 0x3FFFFF
+        if value == "nan" and (to, source) == ("f16", "f64"):
+            return x >> 63 << 15 | 0x7E00 | x >> 42 & 0x1FF
         return form.encode(value, bool(origin.sign(x)))
 
     @QUICK
@@ -293,8 +295,8 @@ TF32 = xf.Format(8, 10, True, 0, 0x3FBFF)
 def test_tf32(words):
     def oracle(x):
         value = xf.F32.decode(x)
-        if value == "nan":
-            return 0x7FFFFFFF
+        if value == "nan":  # as on an H200 (tests/silicon)
+            return x >> 13 << 13 if "rna" in words else 0x7FFFE000
         if "relu" in words and x >> 31:
             return 0
         if words.startswith("rna") and not isinstance(value, str):

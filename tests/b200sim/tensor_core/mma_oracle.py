@@ -103,6 +103,7 @@ def block_scaled(
 
 
 def dense(a: list[Term], b: list[Term], c: Term, fraction_bits: int = 25) -> Fraction:
-    """The exact value before the last rounding of one output of an unscaled instruction."""
-    products = [(sa * sb, ea + eb) for (sa, ea), (sb, eb) in zip(a, b, strict=True)]
+    """The exact value before the last rounding of one output of an unscaled instruction. Products with a zero
+    take no part, as an H200 has it (tests/silicon)."""
+    products = [(sa * sb, ea + eb) for (sa, ea), (sb, eb) in zip(a, b, strict=True) if sa * sb]
     return aligned_sum([c, *products], fraction_bits)

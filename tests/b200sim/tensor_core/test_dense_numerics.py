@@ -116,6 +116,24 @@ def test_integers_in_floating_point_are_exact() -> None:
     assert np.array_equal(got, a @ b.T + c)
 
 
+@pytest.mark.parametrize("zero_in", ["a", "b"])
+@pytest.mark.parametrize("c_exponent", range(-45, -30))
+def test_a_zero_factor_costs_no_bits_whatever_the_other_one_is(zero_in: str, c_exponent: int) -> None:
+    """0 * 2**124 + 2**-133 * 2**112 + C. Aligned by the zero's product, at -126 + 124, C below 2**-27 would
+    be lost; by the subnormal's, at -126 + 112, what lies below 2**-39 is."""
+    a, b = np.zeros((1, 16)), np.zeros((1, 16))
+    a[0, :2], b[0, :2] = [0.0, 2.0**-133], [2.0**124, 2.0**112]
+    if zero_in == "b":
+        a, b = b, a
+    factors = [
+        dense.factor((x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8), "bf16")
+        for x in (a, b)
+    ]
+    c = 2.0**c_exponent
+    got = dense.multiply_accumulate(*factors, np.array([[c]], np.float32), "f32")
+    assert got[0, 0] == 2.0**-21 + (c if c_exponent >= -39 else 0)
+
+
 @pytest.mark.parametrize("shift", range(-12, -1))
 def test_small_products_beside_cancelling_large_ones(shift: int) -> None:
     """2**20 - 2**20 + 2**shift + C: what lies below 2**(20 - 25) is gone although it would fit the result."""

@@ -105,12 +105,16 @@ def tensor_maps(draw):
     floats = element.name in ("F16", "BF16", "F32", "F32_FTZ", "F64")
     span = {0: 256, 1: 32, 2: 64, 3: 128}[int(swizzle)]
     chunks = draw(st.integers(1, min(span // 16, 256 * bits // 128)))
+    box, room = [chunks * 128 // bits], 227 * 1024 // (16 * chunks)  # rows that shared memory has room for
+    for _ in range(rank - 1):
+        box.append(draw(st.integers(1, min(256, room))))
+        room //= box[-1]
     return TensorMap(
         16 * draw(st.integers(0, 2**44)),
         element,
         (2 * draw(st.integers(1, 2**31)), *(draw(st.integers(1, 2**32)) for _ in range(rank - 1))),
         tuple(16 * draw(st.integers(0, 2**36 - 1)) for _ in range(rank - 1)),
-        (chunks * 128 // bits, *(draw(st.integers(1, 256)) for _ in range(rank - 1))),
+        tuple(box),
         tuple(draw(st.integers(1, 8)) for _ in range(rank)),
         swizzle,
         atomicity if swizzle is Swizzle.B128 else Atomicity.B16,
@@ -254,6 +258,9 @@ def test_replace_of_an_unknown_field_is_unsupported():
         (OUTPUT, {"box": (4, 128, 1)}, "box_dim[0] = 4 elements of F16 are 8 bytes"),
         (OUTPUT, {"atomicity": Atomicity.B32}, "swizzle_atomicity"),
         (OUTPUT, {"address": 0x2008}, "global_address = 0x2008"),
+        (OUTPUT, {"address": 1 << 57}, "global_address = 0x200000000000000"),
+        (OUTPUT, {"box": (32, 256, 15)}, "245760 bytes, more than shared memory has"),
+        (OUTPUT, {"box": (32, 256, 29), "element_strides": (1, 2, 1)}, "237568 bytes, more than"),
     ],
 )
 def test_decode_names_the_bad_field(base, change, named):
@@ -266,7 +273,7 @@ def test_decode_names_the_bad_field(base, change, named):
 
 
 def encode_unchecked(tensor_map: TensorMap) -> bytes:
-    """encode() refuses an address that the descriptor could hold; put that in by hand."""
+    """encode() refuses an address that the descriptor could hold: that is put in by hand."""
     raw = bytearray(encode(dataclasses.replace(tensor_map, address=0)))
     raw[:8] = tensor_map.address.to_bytes(8, "little")
     return bytes(raw)
