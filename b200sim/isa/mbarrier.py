@@ -91,8 +91,8 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
 
     The lanes of a warp arrive at once: all get the state from before, and together they must not be more than
     are pending (tests/silicon, mbarrier/lanes-*: an H200 ends the launch where PTX, read thread by thread,
-    would let the first ones complete the phase and the others begin the next). Assumed of arrive_drop and
-    expect_tx as well; `.shared::cluster`, where each lane may send a message, is left out.
+    would let the first ones complete the phase and the others begin the next). Assumed of arrive_drop too;
+    not of expect_tx and of `.shared::cluster`, which no GPU has shown.
     """
     check_modifiers(ins, *WORDS)
     expects, drops, remote = ins.has("expect_tx"), ins.has("arrive_drop"), _reaches_cluster(ins)
@@ -101,7 +101,7 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
     address_operand, *rest = ins.operands[1:] if has_state else ins.operands
     base, offset = binder.address(address_operand)
     amount = binder.source(rest[0], 32) if rest else None
-    at_once = not ins.has("shared::cluster")
+    at_once = not expects and not ins.has("shared::cluster")
 
     def operation(warp: Warp) -> None:
         states = np.zeros(LANES, np.uint64)
@@ -112,7 +112,7 @@ def arrive(ins: Instruction, binder: Binder) -> Operation:
             states[i] = barrier.phase | barrier.pending << PHASE_BITS
             arrivals.append((barrier, 1 if amount is None else lane(warp.regs[amount], i)))
         if at_once and len(arrivals) > 1:
-            _check_together([(barrier, 1 if expects else value) for barrier, value in arrivals])
+            _check_together(arrivals)
         for barrier, value in arrivals:
             if watch is not None:
                 watch.mbarrier_arrive(warp, ins, barrier, 1 if expects else value, value if expects else 0)
