@@ -25,8 +25,8 @@ class WarpgroupEvents(TensorCoreEvents):
     def wgmma_issued(self, warp: Warp, ins: Instruction, detail: WarpgroupWork) -> None:
         state, ws = self.of(warp)
         self.settle_loads(ws, ins)
-        ws.now = state.agents.wide(ws.now)
         target, slot = state.ctas[warp.cta], _slot(state, warp)
+        ws.now = state.agents.wide(ws.now)  # the slot may be a new one
         places = self.places.get(detail.key)
         if places is None:
             try:
