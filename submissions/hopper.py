@@ -13,15 +13,17 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
   barrier of the grid follows (a counter in memory); meanwhile the first weights are on their way.
-* CTAs are persistent: one warp loads (TMA), two warpgroups multiply, each 64 weight rows of the
-  tile. While the tensor core works on 64 of K, the next 64 are widened. The CTAs of a cluster take weight
-  rows below each other and share the tokens: each loads a part for all (fp16 tokens from L2 would otherwise
-  be the limit). The tiles of each cluster are planned on the host, longest first to whom is free first.
+* CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
+  the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
+  each other and share the tokens: each loads half of them for both.
+* The host plans who does what. Where whole tiles would leave CTAs idle, tiles are cut along K: each CTA but
+  one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
 Launches are chained (PDL): a CTA is set up while the previous launch ends, and waits for that end before it
 touches any input.
 
-In this file "row" is a weight row (index along N), "token" a row of A (index along M), "unit" 64 of K.
+In this file "row" is a weight row (index along N), "token" a row of A (index along M), "stage" 128 of K,
+"wide" means fp16.
 """
 
 import ctypes
@@ -48,46 +50,63 @@ K_MULTIPLE = 64  # a whole scale atom
 
 # ---- Geometry ----------------------------------------------------------------------------------------------
 
-UNIT = 64  # of K: what is widened at a time, 4 wgmmas deep
+STAGE = 128  # of K: what the barriers count
+HALF_STEPS = 4  # wgmmas of half a stage, which is widened at a time
 MMA_K = 16
-STEPS = UNIT // MMA_K
 WARPGROUP_ROWS = 64
-WARPGROUPS = 2  # that multiply
-CLUSTERS = (1, 2, 4)  # possible numbers of CTAs in a cluster
-TILE_ROWS = WARPGROUPS * WARPGROUP_ROWS
-MAX_TOKENS = 248  # of a tile: 124 accumulator registers, three slots in shared memory
+WARPGROUPS = 3  # that multiply
+CLUSTER = 2  # CTAs with weight rows below each other, which share their tokens
+CTA_ROWS = WARPGROUPS * WARPGROUP_ROWS
+TILE_ROWS = CLUSTER * CTA_ROWS
+MAX_TOKENS = 192  # of a tile: 96 accumulator registers
 TOKENS_MULTIPLE = 8
 MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
 
 # A scale atom is 128 rows x 64 of K = 128 x 4 scales. Atoms of one block of 128 rows follow each other along
 # K. Inside: byte 16 * (row % 32) + 4 * (row / 32) + scale.
 ATOM_ROWS = 128
+ATOM_K = 64
 ATOM_BYTES = 512
+ATOM_WORDS = ATOM_BYTES // 4
 
-# Shared memory is a ring of slots. A slot holds a pair of units (the last of a tile may be a single one):
-# tokens of each, T rows of 128 B (fp16, 128 B swizzle) | weights of each, 128 rows of 32 B | scales of each
-PAIR = 2
-TOKEN_BYTES = 2 * UNIT
-WEIGHT_BYTES = TILE_ROWS * UNIT // 2
-OTHER_BYTES = WEIGHT_BYTES + ATOM_BYTES
+# Two rings in shared memory, each slot one stage (T: the tile's tokens; of small tiles more slots fit):
+#   tokens   2 x T rows of 128 B (fp16, 128 B swizzle): the even blocks of 16 of K, the odd ones
+#   weights  192 rows of 64 B | scales: 2 x 2 atoms (rows x K)
+PACKED_ROW_BYTES = STAGE // 2
+SCALE_BYTES = 4 * ATOM_BYTES
+WEIGHT_BYTES = CTA_ROWS * PACKED_ROW_BYTES
+WEIGHT_SLOT_BYTES = WEIGHT_BYTES + SCALE_BYTES
+TOKEN_ROW_BYTES = 128
+TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
 HEADER_BYTES = 1024  # mbarriers
-WARP_STAGING_BYTES = 1024  # of C: 32 tokens x 16 rows
-STAGING_BYTES = WARPGROUPS * 4 * WARP_STAGING_BYTES
+STAGED_TOKENS = 32  # of C at a time, 64 rows (128 B) each
+STAGING_BYTES = STAGED_TOKENS * 2 * WARPGROUP_ROWS
 SMEM_BYTES = 227 * 1024
-MAX_SLOTS = 12
-RING_BYTES = SMEM_BYTES - HEADER_BYTES - WARPGROUPS * 4 * WARP_STAGING_BYTES
+MIN_TOKEN_SLOTS = 3
+MAX_TOKEN_SLOTS = 8
+MAX_WEIGHT_SLOTS = 4
 
 MULTIPLY_WARPS = 4 * WARPGROUPS
 WEIGHTS_WARP = MULTIPLY_WARPS  # loads weights
-SCALES_WARP = WEIGHTS_WARP + 1  # loads their scales
-TOKENS_WARP = WEIGHTS_WARP + 2  # loads tokens
-LOADERS = 3
+TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
 THREADS = 128 * (WARPGROUPS + 1)
-MULTIPLY_REGISTERS = 232
-LOAD_REGISTERS = 40
+MULTIPLY_REGISTERS = 160
+OTHER_REGISTERS = 32
 
-WIDEN_TOKENS = 32  # tokens that a warp widens at a time, one per lane, one unit each
+# Tokens are widened by the multiplying warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
+WIDEN_TOKENS = 8
+WIDEN_STAGES = 2
+SCRATCH_BYTES = 4096
+
+# Named barriers
+TOKENS_ARE_WIDE = 1
+FIRST_WARPGROUP_BARRIER = 2
+
+# A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
+FLAG_BYTES = 4 * MULTIPLY_WARPS
+PIECE_BYTES = 16 * 32 * MULTIPLY_WARPS
+ADD_BATCH = 12  # pieces under way at a time
 
 # ---- Encodings ---------------------------------------------------------------------------------------------
 
@@ -101,10 +120,13 @@ BIAS = 2.0**12  # 2^6 for weights and tokens each
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
-# Cost model for the plan, in cycles
-MIN_UNIT_CYCLES = 590
-TILE_CYCLES = 3000
-L2_BYTES_PER_CYCLE = 60  # per SM
+# Cost model for the plan, in ns: least, and per token. Fitted to the times of 528 CTAs on an H200.
+STAGE_NS = 400, 4.2
+TENSOR_CORE_NS = 0, 6.9  # of a stage: 3 x 8 wgmmas of half a cycle per token
+STORE_NS = 2000, 4.6  # sums to C, and the first stage on its way
+WRITE_NS = 1400, 20  # sums to the workspace, likewise
+ADD_NS = 200, 8.7  # and from there
+MIN_CUT_STAGES = 2
 MAX_TILES_TO_SEARCH = 1024
 
 EVICT_FIRST = 0x12F0_0000_0000_0000
@@ -113,19 +135,37 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: number of groups, CTAs in a cluster, tiles' numbers of tokens."""
+    """What the kernel is compiled for: the tokens of a tile, group by group."""
 
-    groups: int
-    cluster: int
-    variants: tuple[int, ...]
+    heights: tuple[int, ...]
 
     @property
-    def slot_bytes(self) -> int:
-        return -(-PAIR * (self.variants[-1] * TOKEN_BYTES + OTHER_BYTES) // 1024) * 1024
+    def groups(self) -> int:
+        return len(self.heights)
 
     @property
-    def slots(self) -> int:
-        return min(RING_BYTES // self.slot_bytes, MAX_SLOTS)
+    def variants(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.heights)))
+
+    @property
+    def max_height(self) -> int:
+        return max(self.heights)
+
+    @property
+    def weight_slots(self) -> int:
+        """As many as leave room for MIN_TOKEN_SLOTS stages of the largest tile's tokens."""
+        others = (
+            HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + MIN_TOKEN_SLOTS * self.max_height * TOKEN_BYTES
+        )
+        return min((SMEM_BYTES - others) // WEIGHT_SLOT_BYTES, MAX_WEIGHT_SLOTS)
+
+    @property
+    def token_ring_bytes(self) -> int:
+        others = HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + self.weight_slots * WEIGHT_SLOT_BYTES
+        return (SMEM_BYTES - others) // 1024 * 1024
+
+    def token_slots(self, height: int) -> int:
+        return min(self.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_SLOTS)
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -175,9 +215,24 @@ def load_word(place: str, address, *, loc=None, ip=None) -> Int32:
 
 
 @dsl_user_op
-def store_words(address: Int64, words: list[Int32], *, loc=None, ip=None) -> None:
-    """16 B to global memory."""
-    ptx("st.global.v4.b32 [$0], {$1, $2, $3, $4};", "l,r,r,r,r", [address, *words], loc=loc, ip=ip)
+def store_words(place: str, address, words: list[Int32], *, loc=None, ip=None) -> None:
+    """16 B to `place` (st.`place`)."""
+    kind = "l" if isinstance(address, Int64) else "r"
+    ptx(f"st.{place}.v4.b32 [$0], {{$1, $2, $3, $4}};", f"{kind},r,r,r,r", [address, *words], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def store_floats(address: Int64, four: list[Float32], *, loc=None, ip=None) -> None:
+    """To global memory."""
+    ptx("st.global.v4.f32 [$0], {$1, $2, $3, $4};", "l,f,f,f,f", [address, *four], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def load_floats(address: Int64, *, loc=None, ip=None) -> list[Float32]:
+    """Four from global memory, not from L1: another SM may just have written them."""
+    text = "ld.relaxed.gpu.global.v4.f32 {$0, $1, $2, $3}, [$4];"
+    result = ptx(text, "=f,=f,=f,=f,l", [address], structure("f32", 4), loc=loc, ip=ip)
+    return fields(Float32, result, 4, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -250,17 +305,19 @@ def expect(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
 
 
 @dsl_user_op
-def in_cta(address: Int32, rank: Int32, *, loc=None, ip=None) -> Int32:
-    """The same place in the shared memory of another CTA of the cluster."""
-    return Int32(
-        ptx(
-            "mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", [address, rank], Int32.mlir_type, loc=loc, ip=ip
-        )
-    )
+def arrive(barrier: Int32, *, loc=None, ip=None) -> None:
+    ptx("mbarrier.arrive.shared::cta.b64 _, [$0];", "r", [barrier], loc=loc, ip=ip)
 
 
 @dsl_user_op
-def arrive(barrier: Int32, *, loc=None, ip=None) -> None:
+def in_cta(address: Int32, rank: Int32, *, loc=None, ip=None) -> Int32:
+    """The same place in the shared memory of another CTA of the cluster."""
+    text = "mapa.shared::cluster.u32 $0, $1, $2;"
+    return Int32(ptx(text, "=r,r,r", [address, rank], Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def arrive_in_cluster(barrier: Int32, *, loc=None, ip=None) -> None:
     """At a barrier of any CTA of the cluster. (Release at cluster scope would cost a fence of all memory;
     what precedes are reads, complete since their values are in use.)"""
     ptx("mbarrier.arrive.shared::cluster.b64 _, [$0];", "r", [barrier], loc=loc, ip=ip)
@@ -276,23 +333,69 @@ def load_box(smem, descriptor, x, y, barrier, policy, *, loc=None, ip=None) -> N
 
 
 @dsl_user_op
-def load_bytes(smem, address, count, barrier, policy, *, loc=None, ip=None) -> None:
-    text = (
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
-        " [$0], [$1], $2, [$3], $4;"
-    )
-    ptx(text, "r,l,r,r,l", [smem, address, count, barrier, Int64(policy)], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def load_bytes_for_all(smem, address, count, barrier, policy, mask: int, *, loc=None, ip=None) -> None:
-    """Like load_bytes, to the same place and barrier in each CTA of `mask`."""
+def load_bytes_for_all(smem, address, count, barrier, policy, *, loc=None, ip=None) -> None:
+    """Global memory to the same place in each CTA of the cluster, and to its barrier."""
     text = (
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
         " [$0], [$1], $2, [$3], $4, $5;"
     )
-    operands = [smem, address, count, barrier, Int16(mask), Int64(policy)]
+    operands = [smem, address, count, barrier, Int16((1 << CLUSTER) - 1), Int64(policy)]
     ptx(text, "r,l,r,r,h,l", operands, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def cross_proxy_fence(*, loc=None, ip=None) -> None:
+    """This thread's accesses to shared memory come before later bulk copies there."""
+    ptx("fence.proxy.async.shared::cta;", "", loc=loc, ip=ip)
+
+
+@dsl_user_op
+def prefetch(address: Int64, *, loc=None, ip=None) -> None:
+    """A line into L2. Nothing is read: what the previous launch may still write stays valid."""
+    ptx("prefetch.global.L2 [$0];", "l", [address], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def arrivals_when_all_met(counter: Int64, ctas: Int32, *, loc=None, ip=None) -> Int32:
+    """What the counter will say. It grows by `ctas` with each launch; this CTA has not arrived yet."""
+    text = (
+        "{ .reg .b32 seen; ld.relaxed.gpu.global.b32 seen, [$1]; div.u32 seen, seen, $2;"
+        " mad.lo.u32 $0, seen, $2, $2; }"
+    )
+    return Int32(ptx(text, "=r,l,r", [counter, ctas], Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def meet_grid(counter: Int64, all_met: Int32, *, loc=None, ip=None) -> None:
+    """One thread of each CTA, after a barrier of the CTA: until those of all CTAs are here. What their
+    CTAs wrote before may then be read by bulk copies."""
+    text = (
+        "{ .reg .pred more; .reg .b32 seen; red.release.gpu.global.add.u32 [$0], 1;"
+        " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $1; setp.lt.s32 more, seen, 0;"
+        " @more bra AGAIN; fence.proxy.async; }"
+    )
+    ptx(text, "l,r", [counter, all_met], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def raise_flag(flag: Int64, *, loc=None, ip=None) -> None:
+    """What the threads of this warp wrote, before they met, is there for who sees the flag."""
+    ptx("st.release.gpu.global.b32 [$0], 1;", "l", [flag], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def await_flag(flag: Int64, *, loc=None, ip=None) -> None:
+    text = (
+        "{ .reg .pred up; .reg .b32 seen; AGAIN: ld.acquire.gpu.global.b32 seen, [$0];"
+        " setp.ne.s32 up, seen, 0; @!up bra AGAIN; }"
+    )
+    ptx(text, "l", [flag], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def lower_flag(flag: Int64, *, loc=None, ip=None) -> None:
+    """For the next launch."""
+    ptx("st.relaxed.gpu.global.b32 [$0], 0;", "l", [flag], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -306,12 +409,12 @@ def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None
     """
     count = cute.size(sums)
     first = 2 * count
-    descriptor = first + 4 * STEPS
+    descriptor = first + 4 * HALF_STEPS
 
     def one(height: int) -> list[str]:
         registers = ", ".join(f"${i}" for i in range(height // 2))
         lines = ["wgmma.fence.sync.aligned;"]
-        for step in range(STEPS):
+        for step in range(HALF_STEPS):
             a = ", ".join(f"${first + 4 * step + i}" for i in range(4))
             lines.append(
                 f"wgmma.mma_async.sync.aligned.m64n{height}k16.f32.f16.f16 {{{registers}}}, {{{a}}}, d{step},"
@@ -327,13 +430,13 @@ def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None
         below, above = choose(low, middle), choose(middle, high)
         return [test, *below, f"bra.uni UP{middle};", f"FROM{middle}:", *above, f"UP{middle}:"]
 
-    lines = ["{ .reg .b64 d<4>; .reg .b32 low<4>; .reg .pred p;"]
-    for step in range(STEPS):
+    lines = [f"{{ .reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>; .reg .pred p;"]
+    for step in range(HALF_STEPS):
         lines.append(f"add.s32 low{step}, ${descriptor}, {step * STEP_FIELD};")
         lines.append(f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};")
     lines += [*choose(0, len(variants)), "wgmma.wait_group.sync.aligned 1; }"]
     operands = [*weights, tokens, variant]
-    update(sums, " ".join(lines), "r," * (4 * STEPS) + "r,r", operands, loc=loc, ip=ip)
+    update(sums, " ".join(lines), "r," * (4 * HALF_STEPS) + "r,r", operands, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -362,6 +465,13 @@ def store_transposed(address: Int32, words: list[Int32], *, loc=None, ip=None) -
     ptx(text, "r" + ",r" * count, [address, *words], loc=loc, ip=ip)
 
 
+@dsl_user_op
+def meet_warpgroup(warpgroup: Int32, *, loc=None, ip=None) -> None:
+    """Barrier of its four warps."""
+    text = f"{{ .reg .b32 id; add.s32 id, $0, {FIRST_WARPGROUP_BARRIER}; bar.sync id, 128; }}"
+    ptx(text, "r", [warpgroup], loc=loc, ip=ip)
+
+
 # ---- Widening ----------------------------------------------------------------------------------------------
 
 
@@ -377,312 +487,464 @@ def widen_scaled(words: list[Int32], scale: Int32) -> list[Int32]:
     return [multiply_halves(pair, scale) for word in words for pair in widen(word)]
 
 
-# ---- Device: tokens to fp16 --------------------------------------------------------------------------------
+# ---- Device: who works on what -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers of one group. `height` tokens per tile; `tokens_at` (KB) in the workspace; `items` (units
-    of WIDEN_TOKENS tokens) to widen before this group."""
+    """Numbers of one group. atoms: along K. tokens: where they lie in the workspace, fp16. items: of
+    WIDEN_TOKENS x WIDEN_STAGES to widen, before this group."""
 
     m: Int32
     n: Int32
-    units: Int32
+    atoms: Int32
     height: Int32
-    tokens_at: Int32
     items: Int32
+    tokens: Int64
     a: Int64
     sfa: Int64
-    sfb: Int64
     c: Int64
 
+    @property
+    def stages(self) -> Int32:
+        return (self.atoms + 1) // 2
 
-def pick(groups: tuple, index: Int32, count: int):
+
+def pick(groups: tuple, index: Int32) -> Group:
     """groups[index] for a run-time index, field by field."""
     picked = list(groups[0])
-    for g in range(1, count):
+    for g in range(1, len(groups)):
         here = index == g
         picked = [cutlass.select_(here, new, old) for new, old in zip(groups[g], picked, strict=True)]
     return Group(*picked)
 
 
-@cute.jit
-def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, workspace: Int64):
-    """The multiplying warps of all CTAs: tokens to fp16, a lane one unit of a token.
+def by_variant(config: Config, variant: Int32, function: Callable[[int], int]) -> Int32:
+    """function(height of the variant)"""
+    value = Int32(function(config.variants[0]))
+    for i, height in enumerate(config.variants):
+        value = cutlass.select_(variant == i, Int32(function(height)), value)
+    return value
 
-    In the workspace the values of a unit stand in the order in which wgmma meets the weights. Of the unit's
-    four blocks of 16 values, each has two words of eight, each gives four pairs: 16-byte chunk
-    4 * word + pair holds that pair of all blocks.
+
+def height_of_variant(config: Config, variant: Int32) -> Int32:
+    return by_variant(config, variant, lambda height: height)
+
+
+SEGMENT_WORDS = 8
+WRITES = -1  # as `adds`
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Stages of a tile that one CTA works on. group -1: none. adds: how many parts from `part` on, sums of
+    other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`."""
+
+    group: Int32
+    row: Int32
+    token: Int32
+    variant: Int32
+    stage: Int32
+    stages: Int32
+    part: Int32
+    adds: Int32
+
+
+@cute.jit
+def segment_address(schedule: Int64, turn: Int32):
+    entry = turn * (cute.arch.grid_dim()[0] // CLUSTER) + cute.arch.block_idx()[0] // CLUSTER
+    return schedule + Int64(entry) * (4 * SEGMENT_WORDS)
+
+
+@cute.jit
+def segment_of(schedule: Int64, turn: Int32):
+    """What a warp of this CTA works on in this turn: the cluster's segment, its own rows and parts."""
+    address, rank = segment_address(schedule, turn), cute.arch.block_idx_in_cluster()
+    words = load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+    group, row, token, variant, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
+    row, part = row + rank * CTA_ROWS, part * CLUSTER + rank
+    return Segment(group, row, token, variant, stage, stages, part, adds)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Slots in shared memory, and two barriers for each (addresses of the first): full, empty."""
+
+    full: Int32
+    empty: Int32
+    start: Int32
+
+
+@dataclass(frozen=True)
+class Shared:
+    tokens: Ring
+    weights: Ring
+    staging: Int32  # of C
+
+
+def shared_memory(config: Config, start: Int32) -> Shared:
+    """From `start`: barriers | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
+    tokens = start + HEADER_BYTES
+    weights = tokens + config.token_ring_bytes
+    staging = weights + config.weight_slots * WEIGHT_SLOT_BYTES
+    full, empty = start, start + 8 * MAX_TOKEN_SLOTS
+    weights_full, weights_empty = (
+        start + 16 * MAX_TOKEN_SLOTS,
+        start + 16 * MAX_TOKEN_SLOTS + 8 * MAX_WEIGHT_SLOTS,
+    )
+    return Shared(Ring(full, empty, tokens), Ring(weights_full, weights_empty, weights), staging)
+
+
+# A role's place in a ring is a slot and `parities`: bit i is what the next wait at slot i's barrier is for.
+PRODUCER_PARITIES = (1 << max(MAX_TOKEN_SLOTS, MAX_WEIGHT_SLOTS)) - 1  # a fresh barrier counts as complete
+CONSUMER_PARITIES = 0
+
+
+@cute.jit
+def wait_at(barriers: Int32, slot: Int32, parities: Int32):
+    wait(barriers + slot * 8, (parities >> slot) & 1)
+
+
+@cute.jit
+def advance(slots, slot: Int32, parities: Int32):
+    """To the next of `slots` slots."""
+    parities ^= 1 << slot
+    slot += 1
+    if slot == slots:
+        slot = Int32(0)
+    return slot, parities
+
+
+# ---- Device: loading ---------------------------------------------------------------------------------------
+
+
+@cute.jit
+def load_weights(config: cutlass.Constexpr, schedule, turns, descriptors, ring):
+    """A warp keeps the ring of weights full. (All of it walks the loop, so that addresses are uniform.)"""
+    slot, parities = Int32(0), Int32(PRODUCER_PARITIES)
+    for turn in cutlass.range(turns, unroll=1):
+        segment = segment_of(schedule, turn)
+        if segment.group >= 0:
+            values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
+            scales = values + DESCRIPTOR_BYTES
+            atom_row = segment.row // ATOM_ROWS
+            for i in cutlass.range(segment.stages, unroll=1):
+                stage = segment.stage + i
+                full, smem = ring.full + slot * 8, ring.start + slot * WEIGHT_SLOT_BYTES
+                wait_at(ring.empty, slot, parities)
+                with cute.arch.elect_one():
+                    expect(full, Int32(WEIGHT_SLOT_BYTES))
+                    load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
+                    load_box(
+                        smem + WEIGHT_BYTES, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST
+                    )
+                slot, parities = advance(config.weight_slots, slot, parities)
+
+
+@cute.jit
+def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, ring):
+    """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all."""
+    rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
+    parities = Int32(PRODUCER_PARITIES)
+    for turn in cutlass.range(turns, unroll=1):
+        segment = segment_of(schedule, turn)
+        if segment.group >= 0:
+            # Slots of this segment lie across those of the last one: all must be empty.
+            for i in cutlass.range_constexpr(MAX_TOKEN_SLOTS):
+                wait_at(ring.empty, Int32(i), parities)
+            group = pick(groups, segment.group)
+            stage_bytes = group.height * TOKEN_BYTES
+            share = stage_bytes // CLUSTER
+            tile = segment.token // group.height
+            source = group.tokens + Int64(tile * group.stages + segment.stage) * Int64(stage_bytes)
+            source += Int64(rank * share)
+            slots = by_variant(config, segment.variant, config.token_slots)
+            slot = Int32(0)
+            for _ in cutlass.range(segment.stages, unroll=1):
+                full, smem = ring.full + slot * 8, ring.start + slot * stage_bytes + rank * share
+                wait_at(ring.empty, slot, parities)
+                with cute.arch.elect_one():
+                    expect(full, stage_bytes)
+                    load_bytes_for_all(smem, source, share, full, EVICT_LAST)
+                source += Int64(stage_bytes)
+                slot, parities = advance(slots, slot, parities)
+
+
+# ---- Device: tokens to fp16 --------------------------------------------------------------------------------
+
+
+@cute.jit
+def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, scratch: Int32):
+    """The multiplying warps of all CTAs: tokens to fp16, in the workspace as shared memory wants them.
+
+    An item is 8 tokens x 2 stages. A lane has a token, a stage and of it the even or the odd blocks (of 16
+    values). These 64 values are put in the order in which wgmma meets the weights: of the four blocks, each
+    has two words of eight, each gives four pairs; 16-byte chunk 4 * word + pair holds that pair of all
+    four. (Blocks 2 i and 2 i + 1 of weights are in the i-th thread of four.) The 8 tokens are a swizzle
+    atom of 1 KB; shared memory turns rows per lane into lines for all lanes.
     """
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
     ctas = cute.arch.grid_dim()[0]
+    scratch += warp * SCRATCH_BYTES
+    row, odd, second = lane % 8, lane // 8 % 2, lane // 16
     first = warp * ctas + cute.arch.block_idx()[0]
     for item in cutlass.range(first, items, ctas * MULTIPLY_WARPS, unroll=1):
-        index = Int32(0)
-        for g in cutlass.range_constexpr(1, config.groups):
-            index += Int32(item >= groups[g][5])
-        group = pick(groups, index, config.groups)
-        block = (item - group.items) // group.units
-        unit = (item - group.items) - block * group.units
-        token = block * WIDEN_TOKENS + lane
-        if token < group.m:
-            source = group.a + Int64(token) * Int64(group.units * (UNIT // 2)) + Int64(unit * (UNIT // 2))
-            atom = Int64(token // ATOM_ROWS) * Int64(group.units) + Int64(unit)
-            place = 16 * lane + 4 * (block % (ATOM_ROWS // WIDEN_TOKENS))
-            words = load_words("global", source, 4) + load_words("global", source + 16, 4)
-            scales = load_word("global.b32", group.sfa + atom * ATOM_BYTES + Int64(place))
-
-            tile = token // group.height
-            row = token - tile * group.height
-            image = Int64(tile * group.units + unit) * Int64(group.height) + Int64(row)
-            target = workspace + Int64(group.tokens_at) * 1024 + image * TOKEN_BYTES
-            for chunk, pairs in enumerate(widen_unit(words, scales)):
-                store_words(target + Int64((chunk ^ (row % 8)) * 16), pairs)
+        group, block, stage = item_of(config, groups, item)
+        words, scales = fetch_token(group, block * WIDEN_TOKENS + row, stage + second, odd)
+        cute.arch.sync_warp()
+        for chunk, pairs in enumerate(widen_blocks(words, scales, odd)):
+            store_words("shared", scratch + lane * TOKEN_ROW_BYTES + (chunk ^ row) * 16, pairs)
+        cute.arch.sync_warp()
+        tile = block * WIDEN_TOKENS // group.height
+        first_row = block * WIDEN_TOKENS - tile * group.height
+        for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
+            at_stage = stage + atom // 2
+            if at_stage < group.stages:
+                rows = ((tile * group.stages + at_stage) * 2 + atom % 2) * group.height + first_row
+                target = group.tokens + Int64(rows) * TOKEN_ROW_BYTES + Int64(lane * 16)
+                for part in cutlass.range_constexpr(2):
+                    values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
+                    store_words("global", target + part * 512, values)
 
 
-def widen_unit(words: list[Int32], scales: Int32) -> list[list[Int32]]:
-    """Four blocks of two words, with a scale each, as 8 chunks of a pair of each block."""
-    both = (scales_to_halves(scales), scales_to_halves(scales >> 16))
+def item_of(config: Config, groups, item: Int32):
+    """Its group, which 8 tokens there, first of two stages."""
+    index = Int32(0)
+    for g in range(1, config.groups):
+        index += Int32(item >= groups[g][4])
+    group = pick(groups, index)
+    columns = (group.stages + (WIDEN_STAGES - 1)) // WIDEN_STAGES
+    block = (item - group.items) // columns
+    return group, block, ((item - group.items) - block * columns) * WIDEN_STAGES
+
+
+@cute.jit
+def prefetch_tokens(config: cutlass.Constexpr, groups, items: Int32):
+    """What a warp will widen, into L2: while the previous launch ends."""
+    lane = cute.arch.lane_idx()
+    ctas = cute.arch.grid_dim()[0]
+    first = cute.arch.make_warp_uniform(cute.arch.warp_idx()) * ctas + cute.arch.block_idx()[0]
+    for item in cutlass.range(first, items, ctas * MULTIPLY_WARPS, unroll=1):
+        group, block, stage = item_of(config, groups, item)
+        token, at = block * WIDEN_TOKENS + lane % 8, stage + lane // 16
+        if token < group.m and at < group.stages:
+            source, scale = places_of(group, token, at)
+            prefetch(source)
+            prefetch(scale)
+
+
+def places_of(group: Group, token: Int32, stage: Int32) -> tuple[Int64, Int64]:
+    """Addresses of a token's stage and of its scales (in the first of two atoms)."""
+    source = group.a + Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(stage * PACKED_ROW_BYTES)
+    atom = Int64(token // ATOM_ROWS) * Int64(group.atoms) + Int64(2 * stage)
+    return source, group.sfa + atom * ATOM_BYTES + Int64(scale_at(token))
+
+
+@cute.jit
+def fetch_token(group, token: Int32, stage: Int32, odd: Int32):
+    """Four blocks of two words, and scales of all eight. Zeros beyond the token's end."""
+    words = [Int32(0) for _ in range(8)]
+    scales = [Int32(0) for _ in range(2)]
+    if token < group.m and stage < group.stages:
+        source, scale = places_of(group, token, stage)
+        source += Int64(odd * 8)
+        words[0:4] = load_words("global.nc", source, 2) + load_words("global.nc", source + 16, 2)
+        scales[0] = load_word("global.nc.b32", scale)
+        if 2 * stage + 1 < group.atoms:
+            words[4:8] = load_words("global.nc", source + 32, 2) + load_words("global.nc", source + 48, 2)
+            scales[1] = load_word("global.nc.b32", scale + ATOM_BYTES)
+    return [words[2 * i : 2 * i + 2] for i in range(4)], scales
+
+
+def widen_blocks(words: list[list[Int32]], scales: list[Int32], odd: Int32) -> list[list[Int32]]:
+    """Eight chunks of a pair of each of four blocks. scales: eight, those of the four are every other."""
+    four = permute_bytes(scales[0], scales[1], 0x6420 + odd * 0x1111)
+    both = (scales_to_halves(four), scales_to_halves(four >> 16))
     blocks = []
     for block in range(4):
         halves = both[block // 2]
         scale = permute_bytes(halves, halves, 0x3232 if block % 2 else 0x1010)
-        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], scale))
+        blocks.append(widen_scaled(words[block], scale))
     return [list(chunk) for chunk in zip(*blocks, strict=True)]
-
-
-@dsl_user_op
-def arrive_at_grid(counter: Int64, *, loc=None, ip=None) -> None:
-    """One thread of each CTA, after a barrier of the CTA: what its threads wrote is there for all."""
-    ptx("red.release.gpu.global.add.u64 [$0], 1;", "l", [counter], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def wait_for_grid(counter: Int64, target: Int64, *, loc=None, ip=None) -> None:
-    """Until that many CTAs arrived. What they wrote may then be read by TMA."""
-    text = (
-        "{ .reg .pred more; .reg .b64 seen; AGAIN: ld.relaxed.gpu.global.b64 seen, [$0];"
-        " setp.lt.u64 more, seen, $1; @more bra AGAIN; fence.acq_rel.gpu; fence.proxy.async; }"
-    )
-    ptx(text, "l,l", [counter, target], loc=loc, ip=ip)
 
 
 # ---- Device: the multiplication ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Shared memory. full, empty: barriers load -> multiply and multiply -> load, one per slot; staging: C's;
-    ring: the slots."""
-
-    full: Int32
-    empty: Int32
-    staging: Int32
-    ring: Int32
-
-
 @cute.jit
-def next_slot(config: cutlass.Constexpr, slot: Int32, parity: Int32):
-    """One step in the ring; the parity of its barriers flips with each round."""
-    slot += 1
-    if slot == config.slots:
-        slot = Int32(0)
-        parity ^= 1
-    return slot, parity
-
-
-@cute.jit
-def tile_of(config: cutlass.Constexpr, schedule: Int64, turn: Int32):
-    """Group (-1: none), first row, tile along the tokens, variant of the cluster's tile in this turn."""
-    clusters = cute.arch.grid_dim()[0] // config.cluster
-    entry = turn * clusters + cute.arch.block_idx()[0] // config.cluster
-    return load_words("global.nc", schedule + Int64(entry) * 16, 4)
-
-
-@cute.jit
-def load_tiles(
-    config: cutlass.Constexpr,
-    kind: cutlass.Constexpr,
-    groups,
-    schedule,
-    turns,
-    descriptors,
-    workspace,
-    counter,
-    launches,
-    shared,
-    rank,
-):
-    """One thread of each loading warp: keep its part of the ring's units full."""
-    if cutlass.const_expr(kind == WEIGHTS_WARP):
-        first = cutlass.max(tile_of(config, schedule, Int32(0))[0], 0)
-        prefetch_descriptor(descriptors + Int64(first) * 128)
-    cute.arch.griddepcontrol_wait()
-    if cutlass.const_expr(kind == TOKENS_WARP):
-        wait_for_grid(counter, launches * Int64(cute.arch.grid_dim()[0]))
-
-    slot, parity = Int32(0), Int32(1)  # on a fresh barrier, parity 1 counts as complete
-    for turn in cutlass.range(turns, unroll=1):
-        index, row, tile, _ = tile_of(config, schedule, turn)
-        if index >= 0:
-            group = pick(groups, index, config.groups)
-            row += rank * TILE_ROWS
-            token_bytes = group.height * TOKEN_BYTES
-            place = PAIR * token_bytes
-            if cutlass.const_expr(kind == WEIGHTS_WARP):
-                source = descriptors + Int64(index) * 128
-            elif cutlass.const_expr(kind == SCALES_WARP):
-                atom_row = cutlass.min(row, group.n - 1) // ATOM_ROWS
-                source = group.sfb + Int64(atom_row) * Int64(group.units * ATOM_BYTES)
-                place += PAIR * WEIGHT_BYTES
-            else:
-                source = workspace + Int64(group.tokens_at) * 1024
-                source += Int64(tile * group.units) * Int64(token_bytes)
-
-            for unit in cutlass.range(0, group.units, PAIR, unroll=1):
-                units = cutlass.min(group.units - unit, PAIR)
-                full = shared.full + slot * 8
-                smem = shared.ring + slot * config.slot_bytes
-                wait(shared.empty + slot * 8, parity)
-                if cutlass.const_expr(kind == WEIGHTS_WARP):
-                    smem += place
-                    expect(full, units * WEIGHT_BYTES)
-                    load_box(smem, source, unit * (UNIT // 2), row, full, EVICT_FIRST)
-                    if units == PAIR:
-                        load_box(
-                            smem + WEIGHT_BYTES, source, (unit + 1) * (UNIT // 2), row, full, EVICT_FIRST
-                        )
-                elif cutlass.const_expr(kind == SCALES_WARP):
-                    expect(full, units * ATOM_BYTES)
-                    load_bytes(smem + place, source, units * ATOM_BYTES, full, EVICT_FIRST)
-                    source += PAIR * ATOM_BYTES
-                else:
-                    count = units * token_bytes
-                    expect(full, count)
-                    if cutlass.const_expr(config.cluster == 1):
-                        load_bytes(smem, source, count, full, EVICT_LAST)
-                    else:
-                        part = count // config.cluster
-                        mask = (1 << config.cluster) - 1
-                        start = source + Int64(rank * part)
-                        load_bytes_for_all(smem + rank * part, start, part, full, EVICT_LAST, mask)
-                    source += Int64(PAIR * token_bytes)
-                slot, parity = next_slot(config, slot, parity)
-
-
-@cute.jit
-def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, shared, rank):
-    """Two warpgroups, 64 rows each."""
+def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, parts, shared):
+    """Three warpgroups, 64 rows each."""
+    weights, tokens = shared.weights, shared.tokens
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
-    # Where a thread's fragment lies in a unit: rows r and r + 8, of each the c-th of four 8 B (16 values)
-    fragment_row, fragment_k = warp * 16 + lane // 4, lane % 4
-    weights_at = fragment_row * (UNIT // 2) + fragment_k * 8
-    scales_at = 16 * (fragment_row % 32) + 4 * (fragment_row // 32) + fragment_k
+    # Where a thread's fragment lies in a stage: rows r and r + 8, of each the i-th of four 16 B (two blocks)
+    fragment_row, i = warp * 16 + lane // 4, lane % 4
+    weights_in = weights.start + fragment_row * PACKED_ROW_BYTES + i * 16
+    # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
+    tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
 
-    empty = in_cta(shared.empty, lane % config.cluster)
-    releases = lane < config.cluster
-
-    slot, parity = Int32(0), Int32(0)
+    weight_slot, weight_parities = Int32(0), Int32(CONSUMER_PARITIES)
+    token_parities = Int32(CONSUMER_PARITIES)
     for turn in cutlass.range(turns, unroll=1):
-        index, row, tile, variant = tile_of(config, schedule, turn)
-        if index >= 0:
-            group = pick(groups, index, config.groups)
-            variant = cute.arch.make_warp_uniform(variant)
-            units = cute.arch.make_warp_uniform(group.units)
-            token_bytes = cute.arch.make_warp_uniform(group.height) * TOKEN_BYTES
-            weights_in = shared.ring + PAIR * token_bytes + weights_at
-            scales_in = shared.ring + PAIR * (token_bytes + WEIGHT_BYTES) + scales_at
-            tokens_in = (shared.ring >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
-            sums = cute.make_rmem_tensor(config.variants[-1] // 2, Float32)
+        segment = segment_of(schedule, turn)
+        if segment.group >= 0:
+            half = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
+            token_slots = by_variant(config, segment.variant, config.token_slots)
+            scale_row = segment.row % ATOM_ROWS + fragment_row
+            scales_in = (
+                weights.start + WEIGHT_BYTES + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
+            )
+            scales_in += i // 2 * ATOM_BYTES + i % 2 * 2
+            sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
             sums.fill(0.0)
 
-            # Values of the next unit are on their way from shared memory while this one is widened.
-            last = slot
-            wait(shared.full + slot * 8, parity)
-            start = slot * config.slot_bytes
-            values = load_fragment(weights_in + start, scales_in + start)
-            for pair in cutlass.range(units // PAIR, unroll=1):
-                following = load_fragment(weights_in + start + WEIGHT_BYTES, scales_in + start + ATOM_BYTES)
-                tokens = tokens_in + (start >> 4)
-                multiply(sums, widen_fragment(values), tokens, variant, config.variants)
-                if releases and pair > 0:
-                    arrive(empty + last * 8)
-                last = slot
-                slot, parity = next_slot(config, slot, parity)
-                values = following
-                if PAIR * pair + PAIR < units:
-                    wait(shared.full + slot * 8, parity)
-                    start = slot * config.slot_bytes
-                    values = load_fragment(weights_in + start, scales_in + start)
-                multiply(
-                    sums, widen_fragment(following), tokens + (token_bytes >> 4), variant, config.variants
-                )
-            if units % PAIR == 1:
-                multiply(sums, widen_fragment(values), tokens_in + (start >> 4), variant, config.variants)
-                if releases and units > 1:
-                    arrive(empty + last * 8)
-                last = slot
-                slot, parity = next_slot(config, slot, parity)
+            token_slot = last = Int32(0)
+            wait_at(weights.full, weight_slot, weight_parities)
+            start = weight_slot * WEIGHT_SLOT_BYTES
+            upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
+            for stage in cutlass.range(segment.stages, unroll=1):
+                at = ((tokens.start + token_slot * (2 * half)) >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
+                even = widen_fragment(upper[:2], lower[:2], scales[0])
+                wait_at(tokens.full, token_slot, token_parities)
+                multiply(sums, even, at, segment.variant, config.variants)
+                if lane < CLUSTER and stage > 0:
+                    arrive_in_cluster(tokens_empty + last * 8)
+
+                odd = widen_fragment(upper[2:], lower[2:], scales[1])
+                if lane == 0:
+                    arrive(weights.empty + weight_slot * 8)
+                weight_slot, weight_parities = advance(config.weight_slots, weight_slot, weight_parities)
+                if stage + 1 < segment.stages:  # its values are on their way before they are needed
+                    wait_at(weights.full, weight_slot, weight_parities)
+                    start = weight_slot * WEIGHT_SLOT_BYTES
+                    upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
+                multiply(sums, odd, at + (half >> 4), segment.variant, config.variants)
+                last = token_slot
+                token_slot, token_parities = advance(token_slots, token_slot, token_parities)
             finish(sums)
-            if releases:
-                arrive(empty + last * 8)
-            first_row = row + rank * TILE_ROWS + warp * 16
-            store_tile(config, sums, group, first_row, tile * group.height, shared, warp, lane)
+            if lane < CLUSTER:
+                arrive_in_cluster(tokens_empty + last * 8)
+            complete(config, sums, groups, segment, parts, shared.staging, warp, lane)
 
 
-@cute.jit
+def scale_at(row: Int32) -> Int32:
+    """Where a row's scales lie in an atom."""
+    return 16 * (row % 32) + 4 * (row // 32 % 4)
+
+
 def load_fragment(weights: Int32, scales: Int32):
-    """A thread's share of 64 rows x 64 of K, packed: 16 values of row r, of row r + 8, a scale of each."""
-    upper = load_words("shared", weights, 2)
-    lower = load_words("shared", weights + 8 * UNIT // 2, 2)
-    return (
-        upper[0],
-        upper[1],
-        lower[0],
-        lower[1],
-        load_word("shared.u8", scales),
-        load_word("shared.u8", scales + 8 * 16),
-    )
+    """A thread's share of 64 rows x 128 of K, packed: four words of row r, of row r + 8, and the scales as
+    fp16, by blocks: those of row r and of row r + 8, doubled."""
+    upper = load_words("shared", weights, 4)
+    lower = load_words("shared", weights + 8 * PACKED_ROW_BYTES, 4)
+    both = [scales_to_halves(load_word("shared.u16", scales + 8 * 16 * i)) for i in range(2)]
+    doubled = [[permute_bytes(halves, halves, selector) for halves in both] for selector in (0x1010, 0x3232)]
+    return upper, lower, doubled
 
 
-def widen_fragment(values) -> list[Int32]:
-    """A thread's share as wgmma wants it: (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8) per step."""
-    upper, lower = values[0:2], values[2:4]
-    both = scales_to_halves(values[4] | (values[5] << 8))
-    upper = widen_scaled(upper, permute_bytes(both, both, 0x1010))
-    lower = widen_scaled(lower, permute_bytes(both, both, 0x3232))
-    return [half for pair in zip(upper, lower, strict=True) for half in pair]
+def widen_fragment(upper: list[Int32], lower: list[Int32], scales: list[Int32]) -> list[Int32]:
+    """A block of each of two rows as four wgmmas want them: (row, k), (row + 8, k), (row, k + 8),
+    (row + 8, k + 8) per step."""
+    pairs = zip(widen_scaled(upper, scales[0]), widen_scaled(lower, scales[1]), strict=True)
+    return [half for pair in pairs for half in pair]
 
 
 @cute.jit
-def store_tile(config: cutlass.Constexpr, sums, group, row, token, shared, warp, lane):
-    """A warp's 16 rows (32 B of a row of C): 32 tokens at a time through shared memory."""
-    staging = shared.staging + warp * WARP_STAGING_BYTES
+def complete(config: cutlass.Constexpr, sums, groups, segment, parts, staging, warp, lane):
+    """Sums to C, or to the workspace for another CTA, or first the others' to them."""
+    height = height_of_variant(config, segment.variant)
+    if segment.adds == WRITES:
+        write_part(config, sums, height, parts, segment.part, warp, lane)
+    else:
+        for i in cutlass.range(segment.adds, unroll=1):
+            add_part(config, sums, height, parts, segment.part + i * CLUSTER, warp, lane)
+        store_tile(config, sums, pick(groups, segment.group), segment, height, staging, warp, lane)
+
+
+def part_bytes(config: Config) -> int:
+    return FLAG_BYTES + config.max_height // 8 * PIECE_BYTES
+
+
+@cute.jit
+def part_place(config: cutlass.Constexpr, parts: Int64, part: Int32, warp: Int32, lane: Int32):
+    """Addresses of the warp's flag and of the thread's first 16 B."""
+    start = parts + Int64(part) * part_bytes(config)
+    return start + Int64(warp * 4), start + Int64(FLAG_BYTES + (warp * 32 + lane) * 16)
+
+
+@cute.jit
+def write_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane):
+    flag, place = part_place(config, parts, part, warp, lane)
+    for i in cutlass.range_constexpr(config.max_height // 8):
+        if 8 * i < height:
+            store_floats(place + i * PIECE_BYTES, [sums[4 * i + j] for j in range(4)])
+    cute.arch.sync_warp()
+    if lane == 0:
+        raise_flag(flag)
+
+
+@cute.jit
+def add_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane):
+    flag, place = part_place(config, parts, part, warp, lane)
+    await_flag(flag)
+    for first in cutlass.range_constexpr(0, config.max_height // 8, ADD_BATCH):
+        if 8 * first < height:  # pieces beyond the height, in the last batch, are never used
+            last = min(first + ADD_BATCH, config.max_height // 8)
+            pieces = [load_floats(place + i * PIECE_BYTES) for i in range(first, last)]
+            for i, piece in enumerate(pieces):
+                for j in cutlass.range_constexpr(4):
+                    sums[4 * (first + i) + j] += piece[j]
+    cute.arch.sync_warp()
+    if lane == 0:
+        lower_flag(flag)
+
+
+@cute.jit
+def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging, warp, lane):
+    """A warpgroup's 64 rows (128 B of a row of C): 32 tokens at a time through shared memory, two buffers.
+    There a token is a row of 128 B, 16-byte chunk i at i ^ (token % 8)."""
+    warpgroup, thread = warp // 4, warp % 4 * 32 + lane
+    staging += warpgroup * (2 * STAGING_BYTES)
+    row, token = segment.row + warpgroup * WARPGROUP_ROWS, segment.token
     matrix, matrix_row = lane // 8, lane % 8
-    target = staging + (8 * (matrix // 2) + matrix_row) * 32 + 16 * (matrix % 2)
-    limit = cutlass.min(group.m, token + group.height)
-    for first in cutlass.range_constexpr(0, config.variants[-1], 32):
+    target = staging + (8 * (matrix // 2) + matrix_row) * 128
+    target += ((2 * (warp % 4) + matrix % 2) ^ matrix_row) * 16
+    limit = cutlass.min(group.m, token + height)
+    meet_warpgroup(warpgroup)  # the last tile's reads are over
+    for first in cutlass.range_constexpr(0, config.max_height, STAGED_TOKENS):
         if token + first < limit:
-            blocks = min(4, (config.variants[-1] - first) // 8)
+            buffer = first // STAGED_TOKENS % 2 * STAGING_BYTES
+            blocks = min(STAGED_TOKENS, config.max_height - first) // 8
             words = pack_blocks(sums, first // 2, 4 * blocks)
-            cute.arch.sync_warp()
-            store_transposed(target, words[:4])
+            store_transposed(target + buffer, words[:4])
             if cutlass.const_expr(blocks > 2):
-                store_transposed(target + 16 * 32, words[4:])
-            cute.arch.sync_warp()
+                store_transposed(target + buffer + 16 * 128, words[4:])
+            meet_warpgroup(warpgroup)
             for part in cutlass.range_constexpr((blocks + 1) // 2):
-                piece = part * 32 + lane
-                values = load_words("shared", staging + piece * 16, 4)
-                at_token = token + first + piece // 2
-                at_row = row + piece % 2 * 8
+                staged, chunk = part * 16 + thread // 8, thread % 8
+                values = load_words(
+                    "shared", staging + buffer + staged * 128 + (chunk ^ (staged % 8)) * 16, 4
+                )
+                at_token, at_row = token + first + staged, row + chunk * 8
                 if at_token < limit and at_row < group.n:
-                    store_words(group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2, values)
+                    place = group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2
+                    store_words("global", place, values)
 
 
 def pack_blocks(sums, first: int, count: int) -> list[Int32]:
     return [pack_fp16(sums[i] * BIAS, sums[i + 1] * BIAS) for i in range(first, first + count, 2)]
+
+
+def init_barriers(barriers: cute.Pointer) -> None:
+    for slots, releases in (
+        (MAX_TOKEN_SLOTS, MULTIPLY_WARPS * CLUSTER),
+        (MAX_WEIGHT_SLOTS, MULTIPLY_WARPS),
+    ):
+        for i in range(slots):
+            cute.arch.mbarrier_init(barriers + i, 1)
+            cute.arch.mbarrier_init(barriers + slots + i, releases)
+        barriers += 2 * slots
 
 
 @cute.kernel
@@ -692,59 +954,45 @@ def grouped_gemm(
     groups,
     turns: Int32,
     items: Int32,
-    launches: Int64,
     schedule: Int64,
-    workspace: Int64,
     counter: Int64,
+    parts: Int64,
 ):
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     descriptors = descriptor_address(descriptors[0])
-    full = cute.arch.get_dyn_smem(Int64, alignment=1024)
-    empty = full + config.slots
+    barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
     # As the result of a shuffle, the address is not computed again at each use.
-    start = cute.arch.make_warp_uniform(full.toint())
-    staging = start + HEADER_BYTES
-    ring = staging + MULTIPLY_WARPS * WARP_STAGING_BYTES
-    shared = Shared(start, start + config.slots * 8, staging, ring)
+    shared = shared_memory(config, cute.arch.make_warp_uniform(barriers.toint()))
 
     if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():
-            for i in cutlass.range_constexpr(config.slots):
-                cute.arch.mbarrier_init(full + i, LOADERS)
-                cute.arch.mbarrier_init(empty + i, MULTIPLY_WARPS * config.cluster)
+            init_barriers(barriers)
             cute.arch.mbarrier_init_fence()
+            prefetch(segment_address(schedule, Int32(0)))
     cute.arch.griddepcontrol_launch_dependents()
     cute.arch.cluster_arrive_relaxed()
     cute.arch.cluster_wait()
+    if warp < MULTIPLY_WARPS:
+        prefetch_tokens(config, groups, items)
+    cute.arch.griddepcontrol_wait()
 
-    if warp >= WEIGHTS_WARP:
-        cute.arch.setmaxregister_decrease(LOAD_REGISTERS)
-        for kind in cutlass.range_constexpr(WEIGHTS_WARP, WEIGHTS_WARP + LOADERS):
-            if warp == kind:
-                with cute.arch.elect_one():
-                    load_tiles(
-                        config,
-                        kind,
-                        groups,
-                        schedule,
-                        turns,
-                        descriptors,
-                        workspace,
-                        counter,
-                        launches,
-                        shared,
-                        rank,
-                    )
-        cute.arch.sync_warp()
+    if warp >= MULTIPLY_WARPS:
+        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
+        if warp == WEIGHTS_WARP:
+            load_weights(config, schedule, turns, descriptors, shared.weights)
+        elif warp == TOKENS_WARP:
+            all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
+            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+            with cute.arch.elect_one():
+                meet_grid(counter, all_met)
+            cute.arch.sync_warp()
+            load_tokens(config, groups, schedule, turns, shared.tokens)
     else:
         cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
-        cute.arch.griddepcontrol_wait()
-        widen_tokens(config, groups, items, workspace)
-        cute.arch.barrier(barrier_id=1, number_of_threads=32 * MULTIPLY_WARPS)
-        if cute.arch.thread_idx()[0] == 0:
-            arrive_at_grid(counter)
-        multiply_tiles(config, groups, schedule, turns, shared, rank)
+        widen_tokens(config, groups, items, shared.tokens.start)
+        cross_proxy_fence()
+        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+        multiply_tiles(config, groups, schedule, turns, parts, shared)
 
     # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
     cute.arch.cluster_arrive_relaxed()
@@ -753,35 +1001,52 @@ def grouped_gemm(
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
 
+DESCRIPTORS = 2  # of a group: b, sfb
+DESCRIPTOR_BYTES = 128
+
 
 def encode_weights(address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
-    """Descriptor of a row-major (rows x k / 2) matrix of bytes: boxes of 128 x 32. What lies beyond the
+    """Descriptor of a row-major (rows x k / 2) matrix of bytes: boxes of 192 x 64. What lies beyond the
     matrix loads as zero."""
     pointer = cute.make_ptr(Uint8, address, cute.AddressSpace.gmem, assumed_align=16)
     width = cute.assume(k // 2, K_MULTIPLE // 2)
     matrix = cute.make_tensor(pointer, cute.make_layout((rows, width), stride=(width, 1)))
-    tile = (TILE_ROWS, UNIT // 2)
-    layout = cute.make_layout(tile, stride=(UNIT // 2, 1))
+    tile = (CTA_ROWS, PACKED_ROW_BYTES)
+    layout = cute.make_layout(tile, stride=(PACKED_ROW_BYTES, 1))
     atom, _ = cpasync.make_tiled_tma_atom(cpasync.CopyBulkTensorTileG2SOp(), matrix, layout, tile)
     return atom
 
 
-COMMON_NUMBERS = 3  # CTAs, turns, items
-GROUP_NUMBERS = 5  # m, n, k, height, place in the workspace
+def encode_scales(address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
+    """Descriptor of scales as a matrix of words, a row of atoms in each of its rows: boxes of 2 x 2 atoms.
+    What lies beyond loads as zero."""
+    pointer = cute.make_ptr(Int32, address, cute.AddressSpace.gmem, assumed_align=16)
+    width = cute.assume(k // ATOM_K * ATOM_WORDS, ATOM_WORDS)
+    matrix = cute.make_tensor(
+        pointer, cute.make_layout((cute.ceil_div(rows, ATOM_ROWS), width), stride=(width, 1))
+    )
+    tile = (2, 2 * ATOM_WORDS)
+    layout = cute.make_layout(tile, stride=(2 * ATOM_WORDS, 1))
+    atom, _ = cpasync.make_tiled_tma_atom(cpasync.CopyBulkTensorTileG2SOp(), matrix, layout, tile)
+    return atom
+
+
+COMMON_NUMBERS = 4  # CTAs, turns, items, KB of the workspace before parts
+GROUP_NUMBERS = 5  # m, n, k, items before this group, KB of the workspace before its tokens
+COMMON_ADDRESSES = 2  # schedule, workspace
 GROUP_ADDRESSES = 5  # a, b, sfa, sfb, c
 
 
 class Arguments:
     """Arguments of `launch`: memory that is written anew for each call (the DSL's JIT argument protocol).
 
-    numbers: COMMON_NUMBERS, then GROUP_NUMBERS of each group. addresses: launches so far with this one,
-    schedule, workspace, counter, then
+    numbers: COMMON_NUMBERS, then GROUP_NUMBERS of each group. addresses: COMMON_ADDRESSES, then
     GROUP_ADDRESSES of each group.
     """
 
     def __init__(self, groups: int) -> None:
         self.numbers = (ctypes.c_int32 * (COMMON_NUMBERS + GROUP_NUMBERS * groups))()
-        self.addresses = (ctypes.c_int64 * (4 + GROUP_ADDRESSES * groups))()
+        self.addresses = (ctypes.c_int64 * (COMMON_ADDRESSES + GROUP_ADDRESSES * groups))()
         self._pointers = [
             ctypes.addressof(array) + i * ctypes.sizeof(array._type_)
             for array in (self.numbers, self.addresses)
@@ -801,24 +1066,20 @@ class Arguments:
 
 @cute.jit
 def launch(config: cutlass.Constexpr, arguments: Arguments):
-    numbers, (launches, schedule, workspace, counter, *addresses) = arguments
-    ctas, turns, total = numbers[:COMMON_NUMBERS]
+    numbers, (schedule, workspace, *addresses) = arguments
+    ctas, turns, items, parts_at = numbers[:COMMON_NUMBERS]
     maps, groups = [], []
-    items = Int32(0)
-    for g in cutlass.range_constexpr(config.groups):
-        start = COMMON_NUMBERS + GROUP_NUMBERS * g
-        m, n, k, height, tokens_at = numbers[start : start + GROUP_NUMBERS]
-        a, b, sfa, sfb, c = addresses[GROUP_ADDRESSES * g : GROUP_ADDRESSES * (g + 1)]
-        units = k // UNIT
-        maps.append(encode_weights(b, n, k))
-        groups.append((m, n, units, height, tokens_at, items, a, sfa, sfb, c))
-        items += cute.ceil_div(m, WIDEN_TOKENS) * units
-    grouped_gemm(
-        config, tuple(maps), tuple(groups), turns, total, launches, schedule, workspace, counter
-    ).launch(
+    for g, height in enumerate(config.heights):
+        m, n, k, items_before, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
+        a, b, sfa, sfb, c = addresses[GROUP_ADDRESSES * g :][:GROUP_ADDRESSES]
+        maps += [encode_weights(b, n, k), encode_scales(sfb, n, k)]
+        tokens = workspace + Int64(tokens_at) * 1024
+        groups.append((m, n, k // ATOM_K, Int32(height), items_before, tokens, a, sfa, c))
+    parts = workspace + Int64(parts_at) * 1024
+    grouped_gemm(config, tuple(maps), tuple(groups), turns, items, schedule, workspace, parts).launch(
         grid=(ctas, 1, 1),
         block=(THREADS, 1, 1),
-        cluster=(config.cluster, 1, 1),
+        cluster=(CLUSTER, 1, 1),
         smem=SMEM_BYTES,
         min_blocks_per_mp=1,
         use_pdl=True,
@@ -827,7 +1088,7 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
 
 # ---- Python: check, plan, call -----------------------------------------------------------------------------
 
-OPERANDS = ("a", "b", "sfa", "sfb", "c")
+NAMES = ("a", "b", "sfa", "sfb", "c")
 Sizes = tuple[tuple[int, int, int, int], ...]  # (M, N, K, L) of each group
 Expected = tuple[torch.dtype, tuple[int, ...], tuple[int, ...]]  # dtype, shape, strides
 
@@ -851,7 +1112,7 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
         return dtype, (rows, columns, 1), (columns, 1, rows * columns)
 
     def scales(rows: int) -> Expected:
-        atoms_k, atoms = k // UNIT, -(-rows // ATOM_ROWS)
+        atoms_k, atoms = k // ATOM_K, -(-rows // ATOM_ROWS)
         strides = (16, 4, atoms_k * ATOM_BYTES, 1, ATOM_BYTES, atoms * atoms_k * ATOM_BYTES)
         return torch.float8_e4m3fn, (32, 4, atoms, 4, atoms_k, 1), strides
 
@@ -860,22 +1121,8 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
     return a, b, scales(m), scales(n), matrix(torch.float16, m, n)
 
 
-def tile_cost(tokens: int, units: int, cluster: int) -> int:
-    """Cycles of a tile: two warpgroups at tokens / 2 cycles per wgmma, or the widening of the weights, or an
-    SM's share of what L2 delivers."""
-    traffic = tokens * TOKEN_BYTES // cluster + OTHER_BYTES
-    return units * max(4 * tokens, MIN_UNIT_CYCLES, traffic // L2_BYTES_PER_CYCLE) + TILE_CYCLES
-
-
-def spread(jobs: list[int], workers: int) -> tuple[int, list[list[int]]]:
-    """Jobs (costs) to workers, the longest first to the least loaded: the largest load, jobs per worker."""
-    loads = [(0, worker) for worker in range(workers)]
-    taken: list[list[int]] = [[] for _ in range(workers)]
-    for job in sorted(range(len(jobs)), key=lambda job: -jobs[job]):
-        load, worker = heapq.heappop(loads)
-        taken[worker].append(job)
-        heapq.heappush(loads, (load + jobs[job], worker))
-    return max(load for load, _ in loads), taken
+def stages_of(k: int) -> int:
+    return -(-k // STAGE)
 
 
 def height_of(m: int, tiles: int) -> int:
@@ -883,103 +1130,189 @@ def height_of(m: int, tiles: int) -> int:
     return -(-m // (tiles * TOKENS_MULTIPLE)) * TOKENS_MULTIPLE
 
 
+def few_heights(heights: list[int]) -> tuple[int, ...]:
+    """At most MAX_VARIANTS different ones: the closest become one."""
+    while len(set(heights)) > MAX_VARIANTS:
+        low, high = min(pairwise(sorted(set(heights))), key=lambda pair: pair[1] / pair[0])
+        heights = [high if height == low else height for height in heights]
+    return tuple(heights)
+
+
 @dataclass(frozen=True)
-class Tiling:
-    """CTAs per cluster, how many clusters run at a time, each group's number of tiles along the tokens."""
+class Tile:
+    group: int
+    row: int
+    token: int
+    stages: int
+    height: int
 
-    sizes: Sizes
-    cluster: int
-    clusters: int
-    counts: tuple[int, ...]
+    def part_ns(self, part: tuple[float, float]) -> float:
+        return part[0] + part[1] * self.height
 
-    def heights(self) -> list[int]:
-        """Tokens of a tile of each group, of few different numbers."""
-        heights = [height_of(m, count) for (m, _, _, _), count in zip(self.sizes, self.counts, strict=True)]
-        while len(set(heights)) > MAX_VARIANTS:
-            ordered = sorted(set(heights))
-            low, high = min(pairwise(ordered), key=lambda pair: pair[1] / pair[0])
-            heights = [high if height == low else height for height in heights]
-        return heights
+    @property
+    def stage_ns(self) -> float:
+        return max(self.part_ns(STAGE_NS), self.part_ns(TENSOR_CORE_NS))
 
-    def tiles(self) -> list[tuple[int, int, int, int]]:
-        """(group, first row, tile along the tokens, cost) of every tile."""
-        rows_per_tile = self.cluster * TILE_ROWS
-        return [
-            (g, row, tile, tile_cost(height, k // UNIT, self.cluster))
-            for g, ((m, n, k, _), height) in enumerate(zip(self.sizes, self.heights(), strict=True))
-            for row in range(0, n, rows_per_tile)
-            for tile in range(-(-m // height))
-        ]
-
-    def cost(self) -> int:
-        return spread([cost for *_, cost in self.tiles()], self.clusters)[0]
+    @property
+    def ns(self) -> float:
+        return self.stages * self.stage_ns + self.part_ns(STORE_NS)
 
 
-def choose_tiling(sizes: Sizes, clusters: dict[int, int]) -> Tiling:
-    """As few tiles as fit, or a few more if that balances the load better; for each size of cluster."""
-    least = tuple(-(-m // MAX_TOKENS) for m, _, _, _ in sizes)
+@dataclass(frozen=True)
+class Piece:
+    """Stages [first, last) of a tile."""
+
+    tile: Tile
+    first: int
+    last: int
+
+    @property
+    def ns(self) -> float:
+        tile = self.tile
+        ends = [WRITE_NS] if self.first else [STORE_NS] if self.last == tile.stages else [STORE_NS, ADD_NS]
+        return (self.last - self.first) * tile.stage_ns + sum(map(tile.part_ns, ends))
+
+
+def tiles_of(sizes: Sizes, heights: tuple[int, ...]) -> list[Tile]:
+    """Those with the same weights follow each other."""
+    return [
+        Tile(g, row, token, stages_of(k), height)
+        for g, ((m, n, k, _), height) in enumerate(zip(sizes, heights, strict=True))
+        for row in range(0, n, TILE_ROWS)
+        for token in range(0, m, height)
+    ]
+
+
+def whole_tiles(tiles: list[Tile], workers: int) -> tuple[float, list[list[Piece]]]:
+    """Tiles to workers, the longest first to the least loaded: the largest load, each worker's pieces."""
+    loads = [(0.0, worker) for worker in range(min(workers, len(tiles)))]
+    taken: list[list[Piece]] = [[] for _ in loads]
+    for tile in sorted(tiles, key=lambda tile: -tile.ns):
+        load, worker = heapq.heappop(loads)
+        taken[worker].append(Piece(tile, 0, tile.stages))
+        heapq.heappush(loads, (load + tile.ns, worker))
+    return max(load for load, _ in loads), taken
+
+
+def cut_tiles(tiles: list[Tile], workers: int) -> tuple[float, list[list[Piece]]]:
+    """The same with tiles cut along K, in order, so that all workers have the same load: the least with
+    which `workers` are enough. Returns when the last one ends."""
+    low, high = 0.0, sum(tile.ns for tile in tiles) + 1
+    while high - low > 100:
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(cut_to_load(tiles, middle, workers)) <= workers else (middle, high)
+    pieces = cut_to_load(tiles, high, workers)
+    return end_ns(pieces), pieces
+
+
+def end_ns(pieces: list[list[Piece]]) -> float:
+    """When the last worker is ready: who completes a tile waits for those after it, who hold its rest."""
+    ends, written = [], {}
+    for mine in reversed(pieces):
+        now = 0.0
+        for piece in mine:
+            tile = piece.tile
+            now += piece.ns
+            if piece.first:
+                written[tile] = max(now, written.get(tile, 0.0))
+            elif piece.last < tile.stages:
+                now = max(now, written[tile] + tile.part_ns(ADD_NS) + tile.part_ns(STORE_NS))
+        ends.append(now)
+    return max(ends)
+
+
+def cut_to_load(tiles: list[Tile], limit: float, workers: int) -> list[list[Piece]]:
+    """As few workers as possible, none with more than `limit`. (More than `workers`: not continued.)"""
+    taken: list[list[Piece]] = []
+    pieces: list[Piece] = []
+    load = 0.0
+    for tile in tiles:
+        first = 0
+        while first < tile.stages:
+            if len(taken) > workers:
+                return taken
+            piece = Piece(tile, first, tile.stages)
+            if load + piece.ns > limit:
+                shortest = Piece(tile, first, min(first + MIN_CUT_STAGES, tile.stages))
+                more = int((limit - load - shortest.ns) // tile.stage_ns)
+                last = min(shortest.last + more, tile.stages - MIN_CUT_STAGES)
+                piece = Piece(tile, first, last if more >= 0 else first)
+            if piece.last >= min(first + MIN_CUT_STAGES, tile.stages):
+                pieces.append(piece)
+                load += piece.ns
+                first = piece.last
+            elif not pieces:
+                return [[]] * (workers + 1)  # not even the shortest piece fits
+            if first < tile.stages:
+                taken.append(pieces)
+                pieces, load = [], 0.0
+    return [*taken, pieces] if pieces else taken
+
+
+def segments(pieces: list[list[Piece]], variants: list[int]) -> list[list[tuple[int, ...]]]:
+    """The schedule's entries, worker by worker. Who begins a tile completes it. variants: of each group."""
+    parts = 0
     found = []
-    for cluster, count in clusters.items():
-        best = Tiling(sizes, cluster, count, least)
-        cost = best.cost()
-        if len(best.tiles()) <= 4 * MAX_TILES_TO_SEARCH:
-            for g in range(len(sizes) if len(best.tiles()) < MAX_TILES_TO_SEARCH else 0):
-                for more in (1, 2, 3):
-                    counts = (*best.counts[:g], least[g] + more, *best.counts[g + 1 :])
-                    tried = Tiling(sizes, cluster, count, counts)
-                    if (new := tried.cost()) < cost:
-                        best, cost = tried, new
-        found.append((cost, best))
-    return min(found, key=lambda pair: pair[0])[1]
+    for worker, mine in enumerate(pieces):
+        entries = []
+        for piece in mine:
+            tile, part, adds = piece.tile, 0, 0
+            if piece.first > 0:
+                part, adds = parts, WRITES
+                parts += 1
+            elif piece.last < tile.stages:
+                part, adds = parts, sum(theirs[0].tile is tile for theirs in pieces[worker + 1 :])
+            place = tile.group, tile.row, tile.token, variants[tile.group]
+            entries.append((*place, piece.first, piece.last - piece.first, part, adds))
+        found.append(entries)
+    return found
 
 
 class Plan:
     """How problems of given sizes are run."""
 
-    def __init__(self, sizes: Sizes, clusters: dict[int, int]) -> None:
+    def __init__(self, sizes: Sizes, clusters: int) -> None:
         check_sizes(sizes)
-        tiling = choose_tiling(sizes, clusters)
-        heights = tiling.heights()
-        variants = tuple(sorted(set(heights)))
-        self.config = Config(len(sizes), tiling.cluster, variants)
+        heights, pieces = choose(sizes, clusters)
+        self.config = Config(heights)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
-
-        per_group, used, items = [], 0, 0
+        variants = [self.config.variants.index(height) for height in heights]
+        # A cluster waits for sums of those after it: let these come first onto the GPU.
+        entries = segments(pieces, variants)[::-1]
+        turns = max(map(len, entries))
+        per_group, used, items = [], 1, 0  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
-            per_group += [m, n, k, height, used // 1024]
-            used += -(-m // height) * (k // UNIT) * height * TOKEN_BYTES
-            items += -(-m // WIDEN_TOKENS) * (k // UNIT)
-        tiles = tiling.tiles()
-        _, taken = spread([cost for *_, cost in tiles], tiling.clusters)
-        taken = [worker for worker in taken if worker]
-        turns = max(map(len, taken))
-        self.numbers = [len(taken) * tiling.cluster, turns, items, *per_group]
-        self.workspace_bytes = used
-        self.launches = 0
-        entries = [(g, row, tile, variants.index(heights[g])) for g, row, tile, _ in tiles]
-        self.table = [
-            entries[worker[turn]] if turn < len(worker) else (-1, 0, 0, 0)
-            for turn in range(turns)
-            for worker in taken
-        ]
+            per_group += [m, n, k, items, used]
+            items += -(-m // WIDEN_TOKENS) * -(-stages_of(k) // WIDEN_STAGES)
+            used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
+        self.numbers = [len(entries) * CLUSTER, turns, items, used, *per_group]
+        parts = sum(piece.first > 0 for mine in pieces for piece in mine) * CLUSTER
+        self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
+        none = (-1, *[0] * (SEGMENT_WORDS - 1))
+        self.table = [mine[turn] if turn < len(mine) else none for turn in range(turns) for mine in entries]
 
 
-@cache
-def possible_clusters(device: int) -> dict[int, int]:
-    """How many clusters of each size run at a time."""
-    hardware = cutlass.utils.HardwareInfo(device)
-    return {size: hardware.get_max_active_clusters(size) for size in CLUSTERS}
-
-
-COUNTER_BYTES = 1024
+def choose(sizes: Sizes, workers: int) -> tuple[tuple[int, ...], list[list[Piece]]]:
+    """Heights of the groups' tiles, and who does what. Tried are tiles of at most so many tokens."""
+    tried = {}
+    for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
+        heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
+        tiles = tiles_of(sizes, heights)
+        if heights not in tried and (not tried or len(tiles) <= MAX_TILES_TO_SEARCH):
+            plans = [whole_tiles(tiles, workers)]
+            if len(tiles) <= MAX_TILES_TO_SEARCH:
+                plans.append(cut_tiles(tiles, workers))
+            tried[heights] = min(plans, key=lambda plan: plan[0])
+    heights = min(tried, key=lambda heights: tried[heights][0])
+    return heights, tried[heights][1]
 
 
 @lru_cache(maxsize=64)
 def planned(sizes: Sizes, device: int) -> tuple[Plan, torch.Tensor, torch.Tensor]:
-    """The plan, its schedule, and a workspace on the device that begins with the count of arrivals."""
-    plan = Plan(sizes, possible_clusters(device))
+    """The plan, its schedule, and a workspace on the device, all flags down."""
+    plan = Plan(sizes, cutlass.utils.HardwareInfo(device).get_max_active_clusters(CLUSTER))
     schedule = torch.tensor(plan.table, dtype=torch.int32).to("cuda")
-    workspace = torch.zeros(COUNTER_BYTES + plan.workspace_bytes, dtype=torch.uint8, device="cuda")
+    workspace = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
     return plan, schedule, workspace
 
 
@@ -1018,16 +1351,14 @@ def custom_kernel(data: tuple) -> list[torch.Tensor]:
         counts = f"{len(abc)} (a, b, c), {len(scales)} (sfa, sfb), {len(sizes)} sizes"
         raise ValueError(f"{counts}; supported are equally many")
     plan, schedule, workspace = planned(tuple(map(tuple, sizes)), torch.cuda.current_device())
-    start = workspace.data_ptr()
-    addresses = [plan.launches + 1, schedule.data_ptr(), start + COUNTER_BYTES, start]
+    addresses = [schedule.data_ptr(), workspace.data_ptr()]
     for g, expected in enumerate(plan.expected):
         (a, b, c), (sfa, sfb) = abc[g], scales[g]
-        named = zip(OPERANDS, (a, b, sfa, sfb, c), expected, strict=True)
+        named = zip(NAMES, (a, b, sfa, sfb, c), expected, strict=True)
         addresses += [checked_address(tensor, kind, g, name) for name, tensor, kind in named]
 
     function, arguments = compiled(plan.config)
     arguments.numbers[:] = plan.numbers
     arguments.addresses[:] = addresses
     function(arguments)
-    plan.launches += 1
     return [c for _, _, c in abc]
