@@ -167,7 +167,11 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, how: list[str]) -> None:
     place = tmp_path / "tmp"
     place.mkdir()
     process = subprocess.Popen(
-        command, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=os.environ | {"TMPDIR": str(place)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 60
     while not running(f"sleep\x00{seconds}") and time.monotonic() < deadline:
