@@ -166,12 +166,13 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, how: list[str]) -> None:
     command += ["--submission", str(submission), "--cases", str(cases), "--json", str(tmp_path / "out.json")]
     place = tmp_path / "tmp"
     place.mkdir()
+    # A shell's background jobs ignore SIGINT, and so would what they start.
     process = subprocess.Popen(
         command,
         env=os.environ | {"TMPDIR": str(place)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not running(f"sleep\x00{seconds}") and time.monotonic() < deadline:
