@@ -284,11 +284,6 @@ def descriptor_address(atom: cute.CopyAtom, *, loc=None, ip=None) -> Int64:
 
 
 @dsl_user_op
-def prefetch_descriptor(descriptor: Int64, *, loc=None, ip=None) -> None:
-    ptx("prefetch.tensormap [$0];", "l", [descriptor], loc=loc, ip=ip)
-
-
-@dsl_user_op
 def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
     """Until the phase of that parity is complete. (By address: a DSL pointer costs a detour each time.)"""
     text = (
