@@ -77,6 +77,13 @@ class Case:
         return encode(replace(self.map, address=self.map.address + addresses[self.map_over], kind=kind))
 
 
+#: What `atom`, `red` and `red.async` do to 32-bit integers in every space, beside exchanges.
+REDUCTIONS = (
+    *("add.u32", "add.s32", "min.s32", "min.u32", "max.s32", "max.u32"),
+    *("and.b32", "or.b32", "xor.b32", "inc.u32", "dec.u32"),
+)
+
+
 def random_of(name: str) -> np.random.Generator:
     """The same numbers for the same name, ever."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from silicon_case import Case, random_of
+from silicon_case import REDUCTIONS, Case, random_of
 
 from b200sim.tma.tensor_map import ElementType, Swizzle, TensorMap
 
@@ -313,19 +313,7 @@ def async_store_cases() -> Iterator[Case]:
         "st.v4.b32": (16, f"st.async.shared::cluster.{form}.v4.b32 [%r], {{%x3, %x2, %x1, %x0}}, [%farbar];"),
         "st.v2.b64": (16, f"st.async.shared::cluster.{form}.v2.b64 [%r], {{%h, %g}}, [%farbar];"),
     }
-    for operation in (
-        "add.u32",
-        "add.s32",
-        "min.s32",
-        "min.u32",
-        "max.s32",
-        "max.u32",
-        "and.b32",
-        "or.b32",
-        "xor.b32",
-        "inc.u32",
-        "dec.u32",
-    ):
+    for operation in REDUCTIONS:
         stores[f"red.{operation}"] = (
             4,
             f"red.async.relaxed.cluster.shared::cluster.{form}.{operation} [%r+4], %x0, [%farbar];",

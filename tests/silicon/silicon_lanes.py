@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from silicon_case import LANES, ROUNDS, Case, random_of
+from silicon_case import LANES, REDUCTIONS, ROUNDS, Case, random_of
 
 SPECIAL_INTEGERS = (0, 1, 2, 3, 31, 32, 33, 63, 64, 127, 128, 255, 256)
 SPECIAL_FLOATS = (
@@ -319,20 +319,7 @@ def memory_cases() -> Iterator[Case]:
         )
         take = " st.global.b32 [%o2], %x4;"
         aside = ".reg .b64 %o2; add.s64 %o2, %out, 512;"
-        for operation in (
-            "add.u32",
-            "add.s32",
-            "min.s32",
-            "min.u32",
-            "max.s32",
-            "max.u32",
-            "and.b32",
-            "or.b32",
-            "xor.b32",
-            "exch.b32",
-            "inc.u32",
-            "dec.u32",
-        ):
+        for operation in (*REDUCTIONS, "exch.b32"):
             yield case(
                 f"atom.{space}.{operation}",
                 f"{aside} {fill} atom.{space}.{operation} %x4, [{place}], %x1; {take} {back}",
