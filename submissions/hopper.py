@@ -12,11 +12,12 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   hardware converts pairs of e4m3 to fp16, and one multiplication brings in the scale. All of it is exact.
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
-  barrier of the grid follows (a counter in memory); meanwhile the first weights are on their way.
+  barrier of the grid follows (a counter in memory). What it takes is hidden: each CTA also widens the head of
+  its first tile, a few stages, for itself, and multiplies that meanwhile.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
   the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
   each other and share the tokens: each loads half of them for both.
-* The host plans who does what. Where whole tiles would leave CTAs idle, tiles are cut along K: each CTA but
+* The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
 Launches are chained (PDL): a CTA is set up while the previous launch ends, and waits for that end before it
@@ -28,10 +29,12 @@ In this file "row" is a weight row (index along N), "token" a row of A (index al
 
 import ctypes
 import heapq
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import chain, combinations_with_replacement, pairwise, takewhile
 
 import cutlass
 import cutlass.cute as cute
@@ -97,11 +100,14 @@ OTHER_REGISTERS = 32
 # Tokens are widened by the multiplying warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
 WIDEN_TOKENS = 8
 WIDEN_STAGES = 2
+WIDEN_BATCH = 3  # of these, whose loads are under way together
+HEAD_NS = 3200  # of multiplications before the first tokens from the workspace are there
 SCRATCH_BYTES = 4096
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
-FIRST_WARPGROUP_BARRIER = 2
+ALL_MULTIPLY = 2
+FIRST_WARPGROUP_BARRIER = 3
 
 # A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
 FLAG_BYTES = 4 * MULTIPLY_WARPS
@@ -112,7 +118,7 @@ ADD_BATCH = 12  # pieces under way at a time
 
 # Bytes of a register: e2m1's sign and magnitude in the place of e4m3's sign, low exponent bits, high mantissa
 # bit
-SIGNS = -0x7F7F7F80  # 0x80808080
+SIGNS = -0x77777778  # 0x88888888, of all eight values
 MAGNITUDES = 0x1C1C1C1C
 BIAS = 2.0**12  # 2^6 for weights and tokens each
 
@@ -128,6 +134,10 @@ WRITE_NS = 1400, 20  # sums to the workspace, likewise
 ADD_NS = 200, 8.7  # and from there
 MIN_CUT_STAGES = 2
 MAX_TILES_TO_SEARCH = 1024
+LIMIT_STEP = 1.0025  # from one end that is tried to the next
+WORTH_CUTTING = 0.99  # of the time that whole tiles take: by less the model may err
+SLACK = 0.97  # a worker with so much of the limit is full: the rest is too little for a piece
+MAX_SET = 3  # whole tiles that are looked for together
 
 EVICT_FIRST = 0x12F0_0000_0000_0000
 EVICT_LAST = 0x14F0_0000_0000_0000
@@ -166,6 +176,12 @@ class Config:
 
     def token_slots(self, height: int) -> int:
         return min(self.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_SLOTS)
+
+    def head_stages(self, height: int) -> int:
+        """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
+        are slots."""
+        items = -(-HEAD_NS // (WIDEN_STAGES * stage_ns(height)))
+        return WIDEN_STAGES * int(min(items, self.token_slots(height) // WIDEN_STAGES))
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -237,8 +253,14 @@ def load_floats(address: Int64, *, loc=None, ip=None) -> list[Float32]:
 
 @dsl_user_op
 def select_bits(a: Int32, mask: int, b: Int32, *, loc=None, ip=None) -> Int32:
-    """(a & mask) | b"""
-    return pure("lop3.b32 $0, $1, $2, $3, 0xEA;", "=r,r,r,r", [a, mask, b], loc=loc, ip=ip)
+    """a where the mask has ones, b elsewhere."""
+    return pure("lop3.b32 $0, $1, $2, $3, 0xE2;", "=r,r,r,r", [a, mask, b], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def and_bits(a: Int32, b: int, *, loc=None, ip=None) -> Int32:
+    """(Opaque: of `(a & b) << 4` the compiler makes a second `and`.)"""
+    return pure("and.b32 $0, $1, $2;", "=r,r,r", [a, b], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -472,8 +494,9 @@ def meet_warpgroup(warpgroup: Int32, *, loc=None, ip=None) -> None:
 
 def widen(word: Int32) -> list[Int32]:
     """Eight e2m1 as pairs of fp16, times 2^-6: values 1 and 3, 5 and 7, 0 and 2, 4 and 6."""
-    high = select_bits(word, SIGNS, (word >> 2) & MAGNITUDES)
-    low = select_bits(word << 4, SIGNS, (word << 2) & MAGNITUDES)
+    signs = and_bits(word, SIGNS)
+    high = select_bits(word >> 2, MAGNITUDES, signs)
+    low = select_bits(word << 2, MAGNITUDES, signs << 4)
     return [*e4m3_to_halves(high), *e4m3_to_halves(low)]
 
 
@@ -552,13 +575,23 @@ def segment_address(schedule: Int64, turn: Int32):
 
 
 @cute.jit
-def segment_of(schedule: Int64, turn: Int32):
-    """What a warp of this CTA works on in this turn: the cluster's segment, its own rows and parts."""
-    address, rank = segment_address(schedule, turn), cute.arch.block_idx_in_cluster()
-    words = load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+def segment_words(schedule: Int64, turn: Int32):
+    """A segment of this CTA's cluster, on its way."""
+    address = segment_address(schedule, turn)
+    return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+
+
+def as_segment(words: list[Int32]) -> Segment:
+    """What a warp of this CTA works on: the cluster's segment, its own rows and parts."""
     group, row, token, variant, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
+    rank = cute.arch.block_idx_in_cluster()
     row, part = row + rank * CTA_ROWS, part * CLUSTER + rank
     return Segment(group, row, token, variant, stage, stages, part, adds)
+
+
+@cute.jit
+def segment_of(schedule: Int64, turn: Int32):
+    return as_segment(segment_words(schedule, turn))
 
 
 @dataclass(frozen=True)
@@ -645,8 +678,9 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, ring):
         segment = segment_of(schedule, turn)
         if segment.group >= 0:
             # Slots of this segment lie across those of the last one: all must be empty.
-            for i in cutlass.range_constexpr(MAX_TOKEN_SLOTS):
-                wait_at(ring.empty, Int32(i), parities)
+            if turn > 0:  # (Head stages are none that this warp filled.)
+                for i in cutlass.range_constexpr(MAX_TOKEN_SLOTS):
+                    wait_at(ring.empty, Int32(i), parities)
             group = pick(groups, segment.group)
             stage_bytes = group.height * TOKEN_BYTES
             share = stage_bytes // CLUSTER
@@ -654,8 +688,11 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, ring):
             source = group.tokens + Int64(tile * group.stages + segment.stage) * Int64(stage_bytes)
             source += Int64(rank * share)
             slots = by_variant(config, segment.variant, config.token_slots)
-            slot = Int32(0)
-            for _ in cutlass.range(segment.stages, unroll=1):
+            head = cutlass.select_(turn == 0, head_of(config, segment), Int32(0))
+            source += Int64(head) * Int64(stage_bytes)
+            slot = cutlass.select_(head == slots, Int32(0), head)
+            parities ^= (1 << head) - 1  # not empty
+            for _ in cutlass.range(head, segment.stages, unroll=1):
                 full, smem = ring.full + slot * 8, ring.start + slot * stage_bytes + rank * share
                 wait_at(ring.empty, slot, parities)
                 with cute.arch.elect_one():
@@ -684,23 +721,74 @@ def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, scratch: Int32
     scratch += warp * SCRATCH_BYTES
     row, odd, second = lane % 8, lane // 8 % 2, lane // 16
     first = warp * ctas + cute.arch.block_idx()[0]
-    for item in cutlass.range(first, items, ctas * MULTIPLY_WARPS, unroll=1):
-        group, block, stage = item_of(config, groups, item)
-        words, scales = fetch_token(group, block * WIDEN_TOKENS + row, stage + second, odd)
-        cute.arch.sync_warp()
-        for chunk, pairs in enumerate(widen_blocks(words, scales, odd)):
-            store_words("shared", scratch + lane * TOKEN_ROW_BYTES + (chunk ^ row) * 16, pairs)
-        cute.arch.sync_warp()
-        tile = block * WIDEN_TOKENS // group.height
-        first_row = block * WIDEN_TOKENS - tile * group.height
-        for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
-            at_stage = stage + atom // 2
-            if at_stage < group.stages:
-                rows = ((tile * group.stages + at_stage) * 2 + atom % 2) * group.height + first_row
-                target = group.tokens + Int64(rows) * TOKEN_ROW_BYTES + Int64(lane * 16)
-                for part in cutlass.range_constexpr(2):
-                    values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
-                    store_words("global", target + part * 512, values)
+    stride = ctas * MULTIPLY_WARPS
+    for start in cutlass.range(first, items, WIDEN_BATCH * stride, unroll=1):
+        places = [item_of(config, groups, start + i * stride) for i in range(WIDEN_BATCH)]
+        fetched = [
+            fetch_token(group, block * WIDEN_TOKENS + row, stage + second, odd)
+            for group, block, stage in places
+        ]
+        for i in cutlass.range_constexpr(WIDEN_BATCH):
+            if start + i * stride < items:
+                group, block, stage = places[i]
+                cute.arch.sync_warp()
+                store_chunks(scratch + lane * TOKEN_ROW_BYTES, row, *fetched[i], odd)
+                cute.arch.sync_warp()
+                tile = block * WIDEN_TOKENS // group.height
+                first_row = block * WIDEN_TOKENS - tile * group.height
+                for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
+                    at_stage = stage + atom // 2
+                    if at_stage < group.stages:
+                        rows = ((tile * group.stages + at_stage) * 2 + atom % 2) * group.height + first_row
+                        target = group.tokens + Int64(rows) * TOKEN_ROW_BYTES + Int64(lane * 16)
+                        for part in cutlass.range_constexpr(2):
+                            values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
+                            store_words("global", target + part * 512, values)
+
+
+@cute.jit
+def widen_head(config: cutlass.Constexpr, groups, segment, ring):
+    """The same for the first stages of this CTA's first tile, right into its ring: these are multiplied while
+    the grid meets and the other tokens are on their way."""
+    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+    lane = cute.arch.lane_idx()
+    row, odd, second = lane % 8, lane // 8 % 2, lane // 16
+    group = pick(groups, segment.group)
+    head = head_of(config, segment)
+    blocks = group.height // WIDEN_TOKENS
+    items = [
+        height // WIDEN_TOKENS * (config.head_stages(height) // WIDEN_STAGES) for height in config.variants
+    ]
+    rounds = -(-max(items) // MULTIPLY_WARPS)
+    places, fetched = [], []
+    for i in cutlass.range_constexpr(rounds):
+        item = warp + i * MULTIPLY_WARPS
+        column = item // blocks
+        first_row, stage = (item - column * blocks) * WIDEN_TOKENS, column * WIDEN_STAGES + second
+        # What lies beyond the head is not fetched, as if it were beyond the last token.
+        token = cutlass.select_(stage < head, segment.token + first_row + row, group.m)
+        places.append((first_row, stage))
+        fetched.append(fetch_token(group, token, segment.stage + stage, odd))
+    cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)  # scratch is not in use
+    for i in cutlass.range_constexpr(rounds):
+        first_row, stage = places[i]
+        if stage < head:
+            rows = (2 * stage + odd) * group.height + first_row + row
+            store_chunks(ring.start + rows * TOKEN_ROW_BYTES, row, *fetched[i], odd)
+    cross_proxy_fence()
+    cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)
+
+
+def head_of(config: Config, segment: Segment) -> Int32:
+    """How many stages of a CTA's first segment it widens itself."""
+    if_long = by_variant(config, segment.variant, config.head_stages)
+    return cutlass.select_(segment.group >= 0, cutlass.min(if_long, segment.stages), Int32(0))
+
+
+def store_chunks(address: Int32, row: Int32, words, scales, odd: Int32) -> None:
+    """A token's 64 values as the eight chunks of a row of 128 B, swizzled."""
+    for chunk, pairs in enumerate(widen_blocks(words, scales, odd)):
+        store_words("shared", address + (chunk ^ row) * 16, pairs)
 
 
 def item_of(config: Config, groups, item: Int32):
@@ -768,7 +856,7 @@ def widen_blocks(words: list[list[Int32]], scales: list[Int32], odd: Int32) -> l
 
 
 @cute.jit
-def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, parts, shared):
+def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, words, parts, shared):
     """Three warpgroups, 64 rows each."""
     weights, tokens = shared.weights, shared.tokens
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
@@ -780,12 +868,13 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, parts, sh
     tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
 
     weight_slot, weight_parities = Int32(0), Int32(CONSUMER_PARITIES)
-    token_parities = Int32(CONSUMER_PARITIES)
+    token_parities = Int32(CONSUMER_PARITIES) | ((1 << head_of(config, as_segment(words))) - 1)  # is there
     for turn in cutlass.range(turns, unroll=1):
-        segment = segment_of(schedule, turn)
+        segment = as_segment(words)
         if segment.group >= 0:
             half = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
-            token_slots = by_variant(config, segment.variant, config.token_slots)
+            # As the result of a shuffle, it is not chosen again in each stage.
+            token_slots = cute.arch.make_warp_uniform(by_variant(config, segment.variant, config.token_slots))
             scale_row = segment.row % ATOM_ROWS + fragment_row
             scales_in = (
                 weights.start + WEIGHT_BYTES + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
@@ -817,6 +906,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, parts, sh
                 multiply(sums, odd, at + (half >> 4), segment.variant, config.variants)
                 last = token_slot
                 token_slot, token_parities = advance(token_slots, token_slot, token_parities)
+            words = segment_words(schedule, cutlass.min(turn + 1, turns - 1))  # while sums are stored
             finish(sums)
             if lane < CLUSTER:
                 arrive_in_cluster(tokens_empty + last * 8)
@@ -984,10 +1074,12 @@ def grouped_gemm(
             load_tokens(config, groups, schedule, turns, shared.tokens)
     else:
         cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
+        words = segment_words(schedule, Int32(0))
         widen_tokens(config, groups, items, shared.tokens.start)
         cross_proxy_fence()
         cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
-        multiply_tiles(config, groups, schedule, turns, parts, shared)
+        widen_head(config, groups, as_segment(words), shared.tokens)
+        multiply_tiles(config, groups, schedule, turns, words, parts, shared)
 
     # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
     cute.arch.cluster_arrive_relaxed()
@@ -1125,6 +1217,10 @@ def height_of(m: int, tiles: int) -> int:
     return -(-m // (tiles * TOKENS_MULTIPLE)) * TOKENS_MULTIPLE
 
 
+def stage_ns(height: int) -> float:
+    return max(least + per_token * height for least, per_token in (STAGE_NS, TENSOR_CORE_NS))
+
+
 def few_heights(heights: list[int]) -> tuple[int, ...]:
     """At most MAX_VARIANTS different ones: the closest become one."""
     while len(set(heights)) > MAX_VARIANTS:
@@ -1146,7 +1242,7 @@ class Tile:
 
     @property
     def stage_ns(self) -> float:
-        return max(self.part_ns(STAGE_NS), self.part_ns(TENSOR_CORE_NS))
+        return stage_ns(self.height)
 
     @property
     def ns(self) -> float:
@@ -1189,78 +1285,210 @@ def whole_tiles(tiles: list[Tile], workers: int) -> tuple[float, list[list[Piece
     return max(load for load, _ in loads), taken
 
 
-def cut_tiles(tiles: list[Tile], workers: int) -> tuple[float, list[list[Piece]]]:
-    """The same with tiles cut along K, in order, so that all workers have the same load: the least with
-    which `workers` are enough. Returns when the last one ends."""
-    low, high = 0.0, sum(tile.ns for tile in tiles) + 1
-    while high - low > 100:
-        middle = (low + high) / 2
-        low, high = (low, middle) if len(cut_to_load(tiles, middle, workers)) <= workers else (middle, high)
-    pieces = cut_to_load(tiles, high, workers)
-    return end_ns(pieces), pieces
+Planned = tuple[float, list[list[Piece]]]
+
+
+@dataclass(eq=False)
+class Worker:
+    """What a cluster does: parts that it writes, whole tiles, then one it completes. free: ns before the
+    limit; written: when its last part is.
+
+    Nothing can wait forever: all clusters are on the GPU at once, and parts, being first and waiting for
+    nothing, all get written; only what comes after them, completing, waits, and only for parts.
+    """
+
+    free: float
+    written: float = 0.0
+    writes: list[Piece] = field(default_factory=list)
+    others: list[Piece] = field(default_factory=list)
+
+    def take(self, tile: Tile) -> None:
+        self.others.append(Piece(tile, 0, tile.stages))
+        self.free -= tile.ns
+
+    def write(self, piece: Piece) -> None:
+        self.writes.append(piece)
+        self.written += piece.ns
+        self.free -= piece.ns
+
+    def complete(self, piece: Piece) -> None:
+        self.others.append(piece)
+        self.free = 0.0  # what came after it would wait too
+
+    def room(self, tile: Tile, limit: float, part: int, adds: int) -> int:
+        """How many stages of a tile it can do in time, as the part-th of its 1 + adds pieces. Piece 0
+        completes the tile: adds the others, in order, and stores C. They must be written in time for that."""
+        tail = tile.part_ns(STORE_NS) + (adds + 1 - max(part, 1)) * tile.part_ns(ADD_NS)
+        ns = self.free - tail
+        if part > 0:
+            ns = min(self.free, limit - tail - self.written) - tile.part_ns(WRITE_NS)
+        return int(ns // tile.stage_ns)
+
+
+def plan_tiles(tiles: list[Tile], workers: int, below: float = float("inf")) -> Planned | None:
+    """When the last worker ends, and each worker's pieces; None if not before `below`. Ends are tried from
+    the least conceivable upwards. (No bisection: a later end may fail where an earlier one did not.)"""
+    tiles = sorted(tiles, key=lambda tile: -tile.ns)
+    limit = least_ns(tiles, workers)
+    while limit < below:
+        if sum(work_ns(tile, limit) for tile in tiles) <= workers * limit:
+            packed = [pack(tiles, workers, limit, sets) for sets in full_sets(tiles, limit)]
+            if any(packed):
+                pieces = min(filter(None, packed), key=parts_of)
+                return end_ns(pieces), pieces
+        limit *= LIMIT_STEP
+    return None
+
+
+def least_ns(tiles: list[Tile], workers: int) -> float:
+    return sum(tile.ns for tile in tiles) / workers
+
+
+def work_ns(tile: Tile, limit: float) -> float:
+    """A tile, cut into as few pieces as the limit allows."""
+    if tile.ns <= limit:
+        return tile.ns
+    part = tile.part_ns(WRITE_NS) + tile.part_ns(ADD_NS)
+    return tile.ns + part * -((limit - tile.ns) // (limit - part)) if part < limit else float("inf")
+
+
+def parts_of(pieces: list[list[Piece]]) -> int:
+    return sum(piece.first > 0 for mine in pieces for piece in mine)
+
+
+Sets = tuple[tuple[float, ...], ...]
+
+
+def full_sets(tiles: list[Tile], limit: float) -> list[Sets]:
+    """Times of whole tiles which together make a worker full, the fullest first: none, those of at most two
+    tiles, of at most three."""
+    kinds = sorted({tile.ns for tile in tiles if tile.ns <= limit})
+    sets = [
+        tuple(
+            chosen
+            for size in range(1, most + 1)
+            for chosen in combinations_with_replacement(kinds, size)
+            if SLACK * limit <= sum(chosen) <= limit
+        )
+        for most in (0, *range(2, MAX_SET + 1))
+    ]
+    return [tuple(sorted(each, key=sum, reverse=True)) for each in dict.fromkeys(sets)]
+
+
+def pack(tiles: list[Tile], workers: int, limit: float, sets: Sets) -> list[list[Piece]] | None:
+    """Each worker's pieces (tiles: the longest first), or None if they do not end before the limit. First the
+    given sets of whole tiles; then each tile where it fits most tightly; those that fit nowhere are cut."""
+    crew = [Worker(limit) for _ in range(workers)]
+    kinds: dict[float, list[Tile]] = {}
+    for tile in tiles:
+        kinds.setdefault(tile.ns, []).append(tile)
+    full = 0
+    for chosen in sets:
+        wanted = Counter(chosen)
+        while full < workers and all(len(kinds[ns]) >= count for ns, count in wanted.items()):
+            for ns in chosen:
+                crew[full].take(kinds[ns].pop(0))
+            full += 1
+
+    crew.sort(key=free_ns)
+    rest = []
+    for tile in chain.from_iterable(kinds.values()):
+        at = bisect_left(crew, tile.ns, key=free_ns)
+        if at < workers:
+            worker = crew.pop(at)
+            worker.take(tile)
+            insort(crew, worker, key=free_ns)
+        else:
+            rest.append(tile)
+    if all(cut(tile, crew, limit) for tile in rest):
+        return [worker.writes + worker.others for worker in crew if worker.writes or worker.others]
+    return None
+
+
+def free_ns(worker: Worker) -> float:
+    return worker.free
+
+
+def cut(tile: Tile, crew: list[Worker], limit: float) -> bool:
+    """Give a tile to as few workers as possible: those with the most time left, but of those that can do the
+    last piece the one with the least. False if it does not fit."""
+    crew = sorted(crew, key=free_ns, reverse=True)
+    for adds in range(1, min(len(crew), tile.stages // MIN_CUT_STAGES)):
+        rooms = [worker.room(tile, limit, part, adds) for part, worker in enumerate(crew[: adds + 1])]
+        if min(rooms) < MIN_CUT_STAGES:
+            return False
+        if sum(rooms) >= tile.stages:
+            break
+    else:
+        return False
+    first = 0
+    for part in range(adds):
+        last = min(first + rooms[part], tile.stages - MIN_CUT_STAGES * (adds - part))
+        piece = Piece(tile, first, last)
+        if part == 0:
+            crew[part].complete(piece)
+        else:
+            crew[part].write(piece)
+        first = last
+    rest = Piece(tile, first, tile.stages)
+    fits = (worker for worker in reversed(crew) if worker.room(tile, limit, adds, adds) >= rest.last - first)
+    next(fits).write(rest)
+    return True
+
+
+def part_places(pieces: list[list[Piece]]) -> list[tuple[int, int, int, int]]:
+    """Tiles and first stages of the parts that are written, in the order in which they are numbered: those
+    of a tile follow each other along K."""
+    return sorted((*place_of(piece.tile), piece.first) for mine in pieces for piece in mine if piece.first)
+
+
+def place_of(tile: Tile) -> tuple[int, int, int]:
+    return tile.group, tile.row, tile.token
 
 
 def end_ns(pieces: list[list[Piece]]) -> float:
-    """When the last worker is ready: who completes a tile waits for those after it, who hold its rest."""
-    ends, written = [], {}
-    for mine in reversed(pieces):
+    """When the last worker is ready. Each begins with the parts it writes; who completes a tile adds them one
+    after the other, each as soon as it is there."""
+    written: dict[Tile, list[tuple[int, float]]] = {}
+    for mine in pieces:
+        now = 0.0
+        for piece in takewhile(lambda piece: piece.first, mine):
+            now += piece.ns
+            written.setdefault(piece.tile, []).append((piece.first, now))
+
+    def end_of(mine: list[Piece]) -> float:
         now = 0.0
         for piece in mine:
             tile = piece.tile
-            now += piece.ns
-            if piece.first:
-                written[tile] = max(now, written.get(tile, 0.0))
-            elif piece.last < tile.stages:
-                now = max(now, written[tile] + tile.part_ns(ADD_NS) + tile.part_ns(STORE_NS))
-        ends.append(now)
-    return max(ends)
+            if piece.first or piece.last == tile.stages:
+                now += piece.ns
+            else:
+                now += (piece.last - piece.first) * tile.stage_ns
+                for _, ready in sorted(written[tile]):
+                    now = max(now, ready) + tile.part_ns(ADD_NS)
+                now += tile.part_ns(STORE_NS)
+        return now
 
-
-def cut_to_load(tiles: list[Tile], limit: float, workers: int) -> list[list[Piece]]:
-    """As few workers as possible, none with more than `limit`. (More than `workers`: not continued.)"""
-    taken: list[list[Piece]] = []
-    pieces: list[Piece] = []
-    load = 0.0
-    for tile in tiles:
-        first = 0
-        while first < tile.stages:
-            if len(taken) > workers:
-                return taken
-            piece = Piece(tile, first, tile.stages)
-            if load + piece.ns > limit:
-                shortest = Piece(tile, first, min(first + MIN_CUT_STAGES, tile.stages))
-                more = int((limit - load - shortest.ns) // tile.stage_ns)
-                last = min(shortest.last + more, tile.stages - MIN_CUT_STAGES)
-                piece = Piece(tile, first, last if more >= 0 else first)
-            if piece.last >= min(first + MIN_CUT_STAGES, tile.stages):
-                pieces.append(piece)
-                load += piece.ns
-                first = piece.last
-            elif not pieces:
-                return [[]] * (workers + 1)  # not even the shortest piece fits
-            if first < tile.stages:
-                taken.append(pieces)
-                pieces, load = [], 0.0
-    return [*taken, pieces] if pieces else taken
+    return max(map(end_of, pieces))
 
 
 def segments(pieces: list[list[Piece]], variants: list[int]) -> list[list[tuple[int, ...]]]:
-    """The schedule's entries, worker by worker. Who begins a tile completes it. variants: of each group."""
-    parts = 0
-    found = []
-    for worker, mine in enumerate(pieces):
-        entries = []
-        for piece in mine:
-            tile, part, adds = piece.tile, 0, 0
-            if piece.first > 0:
-                part, adds = parts, WRITES
-                parts += 1
-            elif piece.last < tile.stages:
-                part, adds = parts, sum(theirs[0].tile is tile for theirs in pieces[worker + 1 :])
-            place = tile.group, tile.row, tile.token, variants[tile.group]
-            entries.append((*place, piece.first, piece.last - piece.first, part, adds))
-        found.append(entries)
-    return found
+    """The schedule's entries, worker by worker. Who begins a tile completes it: the first part that it adds
+    starts where it stops. variants: of each group."""
+    places = part_places(pieces)
+    numbers = {place: number for number, place in enumerate(places)}
+    cuts = Counter(place[:3] for place in places)
+
+    def entry(piece: Piece) -> tuple[int, ...]:
+        place, part, adds = place_of(piece.tile), 0, 0
+        if piece.first > 0:
+            part, adds = numbers[(*place, piece.first)], WRITES
+        elif piece.last < piece.tile.stages:
+            part, adds = numbers[(*place, piece.last)], cuts[place]
+        stages = piece.last - piece.first
+        return (*place, variants[piece.tile.group], piece.first, stages, part, adds)
+
+    return [[entry(piece) for piece in mine] for mine in pieces]
 
 
 class Plan:
@@ -1272,8 +1500,7 @@ class Plan:
         self.config = Config(heights)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
         variants = [self.config.variants.index(height) for height in heights]
-        # A cluster waits for sums of those after it: let these come first onto the GPU.
-        entries = segments(pieces, variants)[::-1]
+        entries = segments(pieces, variants)
         turns = max(map(len, entries))
         per_group, used, items = [], 1, 0  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
@@ -1281,25 +1508,31 @@ class Plan:
             items += -(-m // WIDEN_TOKENS) * -(-stages_of(k) // WIDEN_STAGES)
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
         self.numbers = [len(entries) * CLUSTER, turns, items, used, *per_group]
-        parts = sum(piece.first > 0 for mine in pieces for piece in mine) * CLUSTER
+        parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
         none = (-1, *[0] * (SEGMENT_WORDS - 1))
         self.table = [mine[turn] if turn < len(mine) else none for turn in range(turns) for mine in entries]
 
 
 def choose(sizes: Sizes, workers: int) -> tuple[tuple[int, ...], list[list[Piece]]]:
-    """Heights of the groups' tiles, and who does what. Tried are tiles of at most so many tokens."""
-    tried = {}
+    """Heights of the groups' tiles, and who does what. Tried are tiles of at most so many tokens, those with
+    the least work first."""
+    tried: dict[tuple[int, ...], list[Tile]] = {}
     for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
         heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
         tiles = tiles_of(sizes, heights)
-        if heights not in tried and (not tried or len(tiles) <= MAX_TILES_TO_SEARCH):
-            plans = [whole_tiles(tiles, workers)]
-            if len(tiles) <= MAX_TILES_TO_SEARCH:
-                plans.append(cut_tiles(tiles, workers))
-            tried[heights] = min(plans, key=lambda plan: plan[0])
-    heights = min(tried, key=lambda heights: tried[heights][0])
-    return heights, tried[heights][1]
+        if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
+            tried.setdefault(heights, tiles)
+
+    whole = {heights: whole_tiles(tiles, workers) for heights, tiles in tried.items()}
+    best = min(whole, key=lambda heights: whole[heights][0])
+    end, pieces = whole[best]
+    below = WORTH_CUTTING * end
+    for heights, tiles in sorted(tried.items(), key=lambda item: least_ns(item[1], workers)):
+        found = plan_tiles(tiles, workers, below) if len(tiles) <= MAX_TILES_TO_SEARCH else None
+        if found:
+            best, (below, pieces) = heights, found
+    return best, pieces
 
 
 @lru_cache(maxsize=64)

@@ -67,9 +67,11 @@ def test_the_official_cases() -> None:
 
 
 def cut(module: ModuleType) -> None:
-    """A plan for two clusters that cuts a tile."""
-    planner = module.cut_tiles
-    module.whole_tiles = module.cut_tiles = lambda tiles, _: planner(tiles, 2)
+    """A plan for three clusters that cuts a tile, which costs nothing."""
+    chosen = module.choose
+    module.choose = lambda sizes, _: chosen(sizes, 3)
+    module.whole_tiles = lambda tiles, workers: (float("inf"), [])
+    module.STORE_NS = module.WRITE_NS = module.ADD_NS = 1, 0
     sizes = tuple((m, n, k, 1) for m, n, k in zip(SMALL["m"], SMALL["n"], SMALL["k"], strict=True))
     assert module.WRITES in [adds for *_, adds in module.Plan(sizes, 66).table]
 
@@ -78,7 +80,7 @@ def test_tiles_cut_along_k() -> None:
     """Official sizes never make the plan cut one. Nothing is to be said about it, only about weights: of each
     256 rows of scales that are loaded, 192 are used."""
     device, watched = run(PATH, cut)
-    assert device.launches[0].grid == (4, 1, 1)
+    assert device.launches[0].grid == (6, 1, 1)
     assert device.launches[0].counters.tma_multicast_bytes > 0
     assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
 
@@ -124,24 +126,48 @@ def test_a_slot_that_is_given_back_too_early(tmp_path: Path) -> None:
     assert "stage_overwritten" in watched.report.findings.codes()
 
 
+BARRIER = "cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (f"    cross_proxy_fence()\n    {BARRIER}\n", f"    {BARRIER}\n", "proxy_fence_missing"),
+        (f"    cross_proxy_fence()\n    {BARRIER}\n", "    cross_proxy_fence()\n", "shared_race"),
+    ],
+    ids=["no fence before wgmma", "no barrier before wgmma"],
+)
+def test_what_is_missing_in_the_head_of_a_tile(tmp_path: Path, old: str, new: str, code: str) -> None:
+    """The stages that a CTA widens for itself. In this order of events the values are right."""
+    _, watched = run(broken(tmp_path, old, new))
+    assert code in watched.report.findings.codes()
+
+
+def test_the_head_of_a_tile_where_scratch_is_still_in_use(tmp_path: Path) -> None:
+    early = broken(tmp_path, f"    {BARRIER}  # scratch is not in use\n", "")
+    with pytest.raises(AssertionError, match="wrong"):
+        run(early)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
         ("fence.proxy.async; }", "}", "proxy_fence_missing"),
+        ("meet_grid(counter, all_met)", "pass", "global_read_unordered"),
         ("    await_flag(flag)\n", "", "global_read_unordered"),
         ("st.release.gpu.global.b32", "st.relaxed.gpu.global.b32", "global_read_unordered"),
     ],
-    ids=["no fence before bulk copies", "no wait for parts", "a flag without release"],
+    ids=[
+        "no fence before bulk copies",
+        "no barrier of the grid",
+        "no wait for parts",
+        "a flag without release",
+    ],
 )
 def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: str) -> None:
     """For tokens in the workspace, and for parts of sums. In this order of events the values are right."""
     _, watched = run(broken(tmp_path, old, new), cut)
     assert code in watched.report.findings.codes()
-
-
-def test_without_the_barrier_of_the_grid_tokens_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="wrong"):
-        run(broken(tmp_path, "meet_grid(counter, all_met)", "pass"))
 
 
 def test_a_second_launch_finds_flags_and_counter_as_it_needs_them() -> None:

@@ -69,17 +69,17 @@ def check_shared_memory(hopper, config):
 
 
 def check_table(hopper, plan, sizes, columns):
-    """Every stage of every tile once; whoever adds parts finds them, written by clusters that come first."""
+    """Every stage of every tile once; who adds parts finds them; a cluster begins with those it writes."""
     tiles, written = {}, {}
     for at, (g, row, token, variant, stage, stages, part, adds) in enumerate(plan.table):
         if g >= 0:
             assert plan.config.variants[variant] == plan.config.heights[g] and stages > 0
-            tiles.setdefault((g, row, token), []).append((stage, stages, part, adds, at))
+            tiles.setdefault((g, row, token), []).append((stage, stages, part, adds))
             if adds == hopper.WRITES:
-                assert (
-                    part not in written and at < columns
-                )  # a cluster's first work: nobody waits for a waiting one
-                written[part] = at % columns, (g, row, token)
+                assert part not in written
+                # Nobody waits for one who waits.
+                assert all(entry[7] == hopper.WRITES for entry in plan.table[at % columns : at : columns])
+                written[part] = (g, row, token), stage
     assert sorted(written) == list(range(len(written)))
     assert plan.workspace_bytes == plan.numbers[3] * 1024 + len(written) * hopper.CLUSTER * hopper.part_bytes(
         plan.config
@@ -88,11 +88,10 @@ def check_table(hopper, plan, sizes, columns):
         found.sort()
         ends = [stage + stages for stage, stages, *_ in found]
         assert [stage for stage, *_ in found] == [0, *ends[:-1]] and ends[-1] == -(-sizes[tile[0]][2] // 128)
-        _, _, part, adds, at = found[0]
+        _, _, part, adds = found[0]
         assert adds == len(found) - 1
-        for i in range(adds):
-            column, of = written.pop(part + i)
-            assert of == tile and column < at % columns
+        parts = [written.pop(part + i) for i in range(adds)]
+        assert parts == [(tile, stage) for stage, *_ in found[1:]]  # in the order of K
     assert not written
     assert set(tiles) == {
         (g, row, token)
@@ -141,8 +140,9 @@ def test_widening_is_exact_for_all_values_and_scales(hopper):
     """The kernel's steps in numpy and torch: e4m3 by shifts and masks, fp16, times the scale, in fp16."""
     signs, magnitudes = hopper.SIGNS & 0xFFFFFFFF, hopper.MAGNITUDES
     words = np.array([0x76543210, 0xFEDCBA98], np.uint32)
-    high = (words & signs) | (words >> np.uint32(2) & magnitudes)
-    low = (words << np.uint32(4) & np.uint32(signs)) | (words << np.uint32(2) & np.uint32(magnitudes))
+    magnitudes, signs = np.uint32(magnitudes), words & np.uint32(signs)
+    high = (words >> np.uint32(2) & magnitudes) | (signs & ~magnitudes)
+    low = (words << np.uint32(2) & magnitudes) | (signs << np.uint32(4) & ~magnitudes)
     as_e4m3 = [
         torch.from_numpy(x.view(np.uint8).copy()).view(torch.float8_e4m3fn).half() for x in (high, low)
     ]

@@ -105,12 +105,15 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
             kind, size = "bulk load", detail.nbytes
         if kind == "tma load" or detail.address is not None:  # type: ignore[union-attr]
             self.check_dependency(state, ws, ins, operation.thread)
-        if isinstance(detail, BulkLoad) and detail.source is not None:
-            self._read_source(state, ws, operation, detail.source, size, "bulk store", warp.cta)
         if detail.offset + size > len(warp.cta.smem):
             return  # faults
         barriers = self._signals(state, ws, operation, detail.signals)
         epochs = [(barrier.slot, barrier.loads) for barrier in barriers if barrier is not None]
+        if isinstance(detail, BulkLoad) and detail.source is not None:
+            # Completion, which the mbarrier signals, is that of the reads too (PTX ISA 9.7.9.25.1).
+            self._read_source(
+                state, ws, operation, detail.source, size, "bulk store", warp.cta, epochs[0] if epochs else None
+            )
         if isinstance(detail, TensorLoad):
             self.loads_global(ws, operation, kind, epochs, Box(detail.tensor_map, detail.coords))
         elif detail.address is not None:
@@ -176,13 +179,18 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
         size: int,
         kind: str,
         cta: Cta,
+        epoch: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
-        """An asynchronous read of the issuer's shared memory by a bulk copy."""
+        """An asynchronous read of the issuer's shared memory by a bulk copy, complete with `epoch`: default is
+        the next of this thread's bulk copies."""
         ins = operation.ins
         assert ins is not None
-        slot = state.agents.slot("bulk", cta.rank, ws.warp.index, operation.thread)
+        if epoch is None:
+            slot = state.agents.slot("bulk", cta.rank, ws.warp.index, operation.thread)
+            ws.copies[slot] = ws.copies.get(slot, 0) + 1
+            epoch = slot, ws.copies[slot]
         ws.now = state.agents.wide(ws.now)
-        number = ws.copies[slot] = ws.copies.get(slot, 0) + 1
+        slot, number = epoch
         access = self.access(kind, ws.warp, ins, slot, number, lane=operation.thread, start=offset, size=size)
         if isinstance(operation.detail, TensorStore):
             access.facts.update(tensor=self.tensor_name(operation.detail), store=operation.detail)

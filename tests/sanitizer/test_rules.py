@@ -201,6 +201,34 @@ st.shared.b32 [%t4+{again}], %tid;
     assert found(body, warps=1) == codes
 
 
+@pytest.mark.parametrize(
+    ("told", "codes"),
+    [(True, set()), (False, {"store_source_overwritten"})],
+    ids=["the receiver says so", "nobody says so"],
+)
+def test_the_source_of_a_copy_to_another_cta(told: bool, codes: set[str]) -> None:
+    """Its reads are over when the copy is complete (9.7.9.25.1), which the receiver's mbarrier signals: the
+    sender may write there again once the receiver has told it."""
+    tell = f"""@%one mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%t7+8];
+{waiting(2, "%smem+8")}"""
+    body = f"""setp.ne.u32 %p, %tid, 0; @%p bra READY;
+mbarrier.init.shared.b64 [%smem], 1; mbarrier.init.shared.b64 [%smem+8], 1;
+READY: {MEET}
+xor.b32 %t6, %rank, 1; mapa.shared::cluster.u32 %t7, %smem, %t6; add.s32 %t8, %t7, 2048;
+shl.b32 %t4, %tid, 2; add.s32 %t4, %t4, %smem;
+st.shared.b32 [%t4+1024], %tid;
+fence.proxy.async.shared::cta; bar.warp.sync -1;
+{EXPECT.replace("16;", "128;")}
+@%one cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%t8], [%smem+1024], 128, [%t7];
+{WAIT}
+ld.shared.b32 %t9, [%t4+2048];
+bar.warp.sync -1;
+{tell if told else ""}
+st.shared.b32 [%t4+1024], %tid;
+{MEET}"""
+    assert found(body, warps=1, **CLUSTER) == codes
+
+
 NO_FLAG = "st.shared.b32 [%smem+1028], 0; bar.sync 1, 64; mov.u32 %t8, 7;"
 SPIN = """bar.sync 1, 64;
 SPIN: ld{how}.shared.b32 %t9, [%smem+1028]; setp.ne.u32 %p, %t9, 7; @%p bra SPIN;"""
