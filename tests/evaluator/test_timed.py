@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from misbehaving import PASSING
 
-from evaluator import bounds, compare, measure, processes, speed_limits, strict, timing
+from evaluator import bounds, cold_calls, compare, measure, processes, speed_limits, strict, timing
 from evaluator.bounds import JudgeClock
 from evaluator.cases import load_task, parse_line
 from evaluator.judge import Judge, jobs_for
+from evaluator.messages import Collected
+from evaluator.probe import Stop
 from evaluator.processes import ROOT
 from evaluator.reasons import Reason
 from evaluator.results import CaseResult
@@ -148,3 +151,12 @@ def test_a_contest_names_the_slower_and_refuses_the_wrong(
     assert "slower" in compare.shown(results, "cpu")
     with pytest.raises(compare.Disqualified, match=r"B \(c\.py\): WRONG_RESULT"):
         against("c.py").run((CASE,), compare.Plan(1, 1))
+
+
+def test_a_timed_call_whose_output_is_missing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a submission would have it that answers the judge's commands itself."""
+    monkeypatch.setattr(cold_calls, "expect", lambda *_: Collected(()))
+    nothing: Any = None
+    with pytest.raises(Stop) as stopped:
+        cold_calls.ColdCalls("cpu", 1.0).check(nothing, nothing, 0, nothing)
+    assert stopped.value.verdict.status is Status.PROTOCOL
