@@ -66,12 +66,19 @@ class Disqualified(Exception):
 
 
 class Contest:
-    """The comparison of two submissions over some cases."""
+    """The comparison of two submissions over some cases. `after_pair` is called with what is known so far."""
 
     def __init__(
-        self, paths: tuple[Path, Path], device: str, seeds: Seeds, limit: float, tell: Callable[[str], None]
+        self,
+        paths: tuple[Path, Path],
+        device: str,
+        seeds: Seeds,
+        limit: float,
+        tell: Callable[[str], None],
+        after_pair: Callable[[list[CaseComparison]], None] = lambda _: None,
     ) -> None:
         self.paths, self.device, self.seeds, self.limit, self.tell = paths, device, seeds, limit, tell
+        self.after_pair = after_pair
         self._calls = ColdCalls(device, limit)
 
     def run(self, cases: tuple[Case, ...], plan: Plan) -> list[CaseComparison]:
@@ -90,6 +97,7 @@ class Contest:
                             blocks = range(plan.blocks)
                             times = [self._block(pair, comparison.case, number, block) for block in blocks]
                             comparison.pairs.append(times)
+                        self.after_pair(results)
         for index, comparison in enumerate(results):
             comparison.result = compare(comparison.pairs, seed=index)
         return results

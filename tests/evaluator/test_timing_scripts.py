@@ -96,9 +96,9 @@ def ran(folder: Path, name: str, *arguments: str) -> tuple[subprocess.CompletedP
 
 @pytest.mark.heavy
 def test_twice_the_work_is_seen_and_every_run_is_recorded(tmp_path: Path) -> None:
-    counts = ("--runs", "1", "--slow-runs", "1", "--pairs", "2", "--blocks", "2")
+    counts = ("--runs", "2", "--slow-runs", "1", "--pairs", "2", "--blocks", "2", "--together", "2")
     done, known = ran(tmp_path, "self_compare", "--percent", "400", *counts)
-    assert [run["of"] for run in known["runs"]] == ["400 % more", "itself"], done.stderr
+    assert [run["of"] for run in known["runs"]] == ["400 % more", "itself", "itself"], done.stderr
     assert known["runs"][0]["ratio"][0] > 2 and known["calibration"]["amount"] > 0
-    assert [len(pair) for pair in known["runs"][1]["log_ns"]] == [2, 2]
+    assert all([len(pair) for pair in run["log_ns"]] == [2, 2] for run in known["runs"])
     assert "400 % more 1: A " in done.stdout and "itself: ambiguous in " in done.stdout
