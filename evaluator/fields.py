@@ -21,10 +21,10 @@ def text(value: Any, most: int) -> str:
 
 
 def printable(value: str) -> str:
-    """Control characters but tabs and line ends as question marks."""
+    """Without what would steer a terminal: control characters but tabs and line ends as question marks."""
     if value.isprintable():
         return value
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in value)
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in value.replace("\r\n", "\n"))
 
 
 def texts(message: dict[str, Any], name: str, most: int) -> dict[str, str]:

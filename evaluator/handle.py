@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from evaluator import printed, processes
+from evaluator import processes
 from evaluator.channel import BadMessage, Channel, ChannelClosed, ChannelTimeout
 from evaluator.fields import printable
 from evaluator.messages import Failed, Loaded, Progress, Reply, Started, parse_reply
@@ -233,7 +233,7 @@ class Worker:
 
     def printed(self) -> str:
         """What the process printed since it was last asked; all of it if it has answered since."""
-        return printed.harmless(self.output.take().replace(str(self.submission), self.submission.name))
+        return printable(self.output.take().replace(str(self.submission), self.submission.name))
 
     def _printed(self) -> str:
         """What the process printed, stacks without our own frames."""

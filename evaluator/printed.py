@@ -1,8 +1,7 @@
-"""What a submission printed during a case (`cute.printf`, `print`), cut and made harmless for the report."""
+"""What a submission printed during a case (`cute.printf`, `print`), cut for the report."""
 
 from __future__ import annotations
 
-from evaluator import fields
 from evaluator.results import RunResult
 
 KEPT_LINES = 40  # per case: the first and the last
@@ -20,11 +19,6 @@ def shown(run: RunResult) -> str:
         lines = _shortened([line for line in text.splitlines() if line.strip()])
         parts.append("\n".join([f"{', '.join(names)} printed:", *(f"    | {line}" for line in lines)]))
     return "\n\n".join(parts)
-
-
-def harmless(text: str) -> str:
-    """Without what would steer a terminal: control characters other than tab and newline become `?`."""
-    return fields.printable(text.replace("\r\n", "\n"))
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from evaluator.timing import Stats
 from evaluator.verdict import Status, Verdict
 
 if TYPE_CHECKING:
-    from evaluator.sanitizing import Outcome
+    from evaluator.sanitized import Outcome
 
 #: Counters that add up over launches. Everything else is shown per launch.
 _SUMMED = (

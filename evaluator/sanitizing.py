@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,11 @@ from evaluator.messages import Failed, Ran, Written
 from evaluator.observed import Sanitized
 from evaluator.options import Sanitize
 from evaluator.results import CaseResult
+from evaluator.sanitized import Outcome
 from evaluator.verdict import Status, Verdict
 
 _TRACE_BYTES = 1 << 30
 Stage = Callable[[str], None]
-
-
-@dataclass
-class Outcome:
-    """What a case came to under each order: "right", or what was wrong; and what was found."""
-
-    report: Report = field(default_factory=Report)
-    values: dict[str, str] = field(default_factory=dict)
-
-    trace: str = ""  # where it went, or why it did not
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"values": self.values, **self.report.as_dict()}
-
-    def line(self) -> str:
-        return self.report.summary()
 
 
 class SanitizedCase:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from misbehaving import PASSING
 
-from evaluator import printed, record, session
+from evaluator import fields, printed, record, session
 from evaluator.cases import parse_line
 from evaluator.options import Options
 from evaluator.processes import ROOT, Tail
@@ -37,7 +37,7 @@ def test_a_tail_gives_out_everything_once() -> None:
 
 
 def test_what_steers_a_terminal_is_taken_out() -> None:
-    assert printed.harmless("a\x1b[2Jb\tc\r\nd\x07é\x9b") == "a?[2Jb\tc\nd?é?"
+    assert fields.printable("a\x1b[2Jb\tc\r\nd\x07é\x9b") == "a?[2Jb\tc\nd?é?"
 
 
 def results(*texts: str) -> RunResult:
