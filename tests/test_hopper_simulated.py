@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,8 @@ from evaluator.options import Options
 PATH = Path(__file__).parents[1] / "submissions" / "hopper.py"
 # Two tiles along the weights, tokens of two tiles, a stage of K that is only half there
 SMALL = {"m": (72, 250), "n": (520, 128), "k": (192, 1088), "g": 2, "seed": 5}
+# One cluster that multiplies a head of six stages and four more
+ONE_TILE = {"m": (40,), "n": (200,), "k": (1280,), "g": 1, "seed": 5}
 
 pytestmark = pytest.mark.heavy
 
@@ -35,15 +38,15 @@ def load(path: Path) -> ModuleType:
 
 
 def run(
-    path: Path, change: Callable[[ModuleType], None] = lambda module: None
+    path: Path, change: Callable[[ModuleType], None] = lambda module: None, case: dict[str, Any] = SMALL
 ) -> tuple[SimulatedDevice, Session]:
-    """One call on SMALL under the sanitizer; the values are checked if it ends. Raises `Fault`."""
+    """One call under the sanitizer; the values are checked if it ends. Raises `Fault`."""
     watched = Session()
     with SimulatedDevice(gpu=H200, time_limit=120) as device:
         module = load(path)
         change(module)
         with device.paused():
-            data = problem.on_device(device, reference.generate_input(**SMALL, device="cpu"))
+            data = problem.on_device(device, reference.generate_input(**case, device="cpu"))
         fault = None
         with watched.on_device(device, "program-order"):
             try:
@@ -74,6 +77,10 @@ def cut(module: ModuleType) -> None:
     module.STORE_NS = module.WRITE_NS = module.ADD_NS = 1, 0
     sizes = tuple((m, n, k, 1) for m, n, k in zip(SMALL["m"], SMALL["n"], SMALL["k"], strict=True))
     assert module.WRITES in [adds for *_, adds in module.Plan(sizes, 66).table]
+
+
+def uncut(module: ModuleType) -> None:
+    module.plan_tiles = lambda *_: None
 
 
 def test_tiles_cut_along_k() -> None:
@@ -139,14 +146,14 @@ BARRIER = "cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MUL
 )
 def test_what_is_missing_in_the_head_of_a_tile(tmp_path: Path, old: str, new: str, code: str) -> None:
     """The stages that a CTA widens for itself. In this order of events the values are right."""
-    _, watched = run(broken(tmp_path, old, new))
+    _, watched = run(broken(tmp_path, old, new), uncut, ONE_TILE)
     assert code in watched.report.findings.codes()
 
 
 def test_the_head_of_a_tile_where_scratch_is_still_in_use(tmp_path: Path) -> None:
     early = broken(tmp_path, f"    {BARRIER}  # scratch is not in use\n", "")
     with pytest.raises(AssertionError, match="wrong"):
-        run(early)
+        run(early, uncut, ONE_TILE)
 
 
 @pytest.mark.parametrize(
