@@ -1,9 +1,9 @@
 """The strict lane: single calls on inputs that did not exist before, cold L2, launch cost kept out.
 
-One sample: inputs are drawn from a seed nobody used, copied to the device, `c` is poisoned, twice the L2 is
-written, the queue is held so that the launch does not wait for the host, and one call is timed. All elements
-of its output, as they were at return, are checked. Then the same inputs are timed again twice: a call that
-gets faster on inputs it has seen has kept something. The whole repeats in fresh processes.
+One sample: inputs drawn from a seed nobody used are copied to the worker's device, `c` is poisoned, twice the
+L2 is written, the queue is held so that the launch does not wait for the host, and one call is timed. All
+elements of its output, as they were at return, are checked. Then the same inputs are timed again twice: a
+call that gets faster on inputs it has seen has kept something. The whole repeats in fresh processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evaluator import conduct, problem
-from evaluator.arena import Arena
+from evaluator.arena import Arena, Groups
 from evaluator.cases import Case
 from evaluator.cold_calls import ColdCalls
 from evaluator.handle import Worker
@@ -92,19 +92,25 @@ class StrictLane:
                 worker = self.fresh_worker()
             self.times.fresh.append([])
             self.times.again.append([])
+            samples = range(-_WARM_UPS, effort.samples)
+            tell(f"inputs and exact results of {len(samples)} strict samples, process {process + 1}")
+            inputs = [self._input(process, sample) for sample in samples]
+            truths = problem.side_by_side(inputs)
             self.times.empty += [self._calls.empty(worker).nanoseconds for _ in range(_EMPTY)]
-            for sample in range(-_WARM_UPS, effort.samples):
+            for sample, data, truth in zip(samples, inputs, truths, strict=True):
                 tell(f"strict sample {max(sample, 0) + 1} of {effort.samples}, process {process + 1}")
-                self._sample(worker, process, sample)
+                self._sample(worker, process, sample, data, truth)
         foul = conduct.other_queues(self._late)
         if foul:
             raise Stop(foul)
         return self.times
 
-    def _sample(self, worker: Worker, process: int, sample: int) -> None:
+    def _input(self, process: int, sample: int) -> Groups:
         seed = self.seeds.draw("strict", self.case.name, process, sample)
-        data = problem.generate(self.case.with_seed(seed), self.device)
-        content = Content(data, Arena(data), problem.Truth(data))
+        return problem.generate(self.case.with_seed(seed), self.device)
+
+    def _sample(self, worker: Worker, process: int, sample: int, data: Groups, truth: problem.Truth) -> None:
+        content = Content(data, Arena(data), truth)
         try:
             expect(worker, Done, {"do": "hold", "slot": _SLOT}, self.limit, content.arena)
             for repeat in range(1 + _AGAIN):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from misbehaving import PASSING
 
-from evaluator import bounds, cold_calls, compare, measure, processes, speed_limits, strict, timing
+from evaluator import bounds, cold_calls, compare, measure, problem, processes, speed_limits, strict, timing
 from evaluator.bounds import JudgeClock
 from evaluator.cases import load_task, parse_line
 from evaluator.judge import Judge, jobs_for
@@ -160,3 +161,16 @@ def test_a_timed_call_whose_output_is_missing_does_not_count(monkeypatch: pytest
     with pytest.raises(Stop) as stopped:
         cold_calls.ColdCalls("cpu", 1.0).check(nothing, nothing, 0, nothing)
     assert stopped.value.verdict.status is Status.PROTOCOL
+
+
+def test_exact_results_side_by_side_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    inputs = [problem.generate(CASE.with_seed(seed), "cpu") for seed in range(7)]
+    told: list[int] = []
+    truths = problem.side_by_side(inputs, told.append)
+    assert told == list(range(1, 8))
+    for data, truth in zip(inputs, truths, strict=True):
+        for one, other in zip(truth.groups(), problem.Truth(data).groups(), strict=True):
+            assert torch.equal(one.result, other.result)
+    assert len({truth.groups()[0].result.numpy().tobytes() for truth in truths}) == 7
+    assert problem.side_by_side([]) == []
