@@ -111,9 +111,8 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
         epochs = [(barrier.slot, barrier.loads) for barrier in barriers if barrier is not None]
         if isinstance(detail, BulkLoad) and detail.source is not None:
             # Completion, which the mbarrier signals, is that of the reads too (PTX ISA 9.7.9.25.1).
-            self._read_source(
-                state, ws, operation, detail.source, size, "bulk store", warp.cta, epochs[0] if epochs else None
-            )
+            epoch = epochs[0] if epochs else None
+            self._read_source(state, ws, operation, detail.source, size, "bulk store", warp.cta, epoch)
         if isinstance(detail, TensorLoad):
             self.loads_global(ws, operation, kind, epochs, Box(detail.tensor_map, detail.coords))
         elif detail.address is not None:
@@ -181,7 +180,7 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
         cta: Cta,
         epoch: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
-        """An asynchronous read of the issuer's shared memory by a bulk copy, complete with `epoch`: default is
+        """An asynchronous read of the issuer's shared memory by a bulk copy, complete with `epoch`; None: with
         the next of this thread's bulk copies."""
         ins = operation.ins
         assert ins is not None
