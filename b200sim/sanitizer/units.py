@@ -180,8 +180,8 @@ class UnitEvents(WarpgroupEvents, DescriptorEvents):
         cta: Cta,
         epoch: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
-        """An asynchronous read of the issuer's shared memory by a bulk copy, complete with `epoch`; None: with
-        the next of this thread's bulk copies."""
+        """An asynchronous read of the issuer's shared memory by a bulk copy, complete with `epoch`, or (None)
+        with the next of this thread's bulk copies."""
         ins = operation.ins
         assert ins is not None
         if epoch is None:
