@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from evaluator import bounds, conduct, problem, strict, timing
-from evaluator.arena import Arena, Groups
+from evaluator.arena import Arena
 from evaluator.handle import Worker, WorkerFailure
 from evaluator.messages import Collected, Done, Ran, Reply, Window
 from evaluator.probe import Content, Stop, expect
@@ -105,11 +105,11 @@ class Measurement:
         fresh: list[Content] = []
         poison = problem.poison_word()
         self.tell(f"a window of {count} fresh inputs")
-        drawn = [self.seeds.draw("fresh window", self.result.case.name, slot) for slot in chosen]
-        inputs, truths = self._inputs(drawn)
         try:
-            for slot, data, truth in zip(chosen, inputs, truths, strict=True):
-                fresh.append(Content(data, Arena(data), truth))
+            for slot in chosen:
+                seed = self.seeds.draw("fresh window", self.result.case.name, slot)
+                data = problem.generate(self.result.case.with_seed(seed), self.device)
+                fresh.append(Content(data, Arena(data), problem.Truth(data)))
                 self._expect(Done, {"do": "rewrite", "slot": slot}, fresh[-1].arena)
             self._expect(Done, {"do": "refill", "slots": chosen, "word": poison})
             window = self._expect(Window, window_command(chosen, self.limit, flush="official"))
@@ -125,19 +125,12 @@ class Measurement:
             for content in fresh:
                 content.arena.close()
 
-    def _inputs(self, seeds: Sequence[int]) -> tuple[list[Groups], list[problem.Truth]]:
-        inputs = [problem.generate(self.result.case.with_seed(seed), self.device) for seed in seeds]
-        return inputs, problem.side_by_side(
-            inputs, lambda done: self.tell(f"exact result {done} of {len(inputs)}")
-        )
-
     def _prepare(self) -> None:
         inexact = elements = 0
-        self.tell(f"{timing.CALLS_PER_WINDOW} inputs")
-        inputs, truths = self._inputs(timing.seeds(self.result.case.seed))
-        for index, (data, truth) in enumerate(zip(inputs, truths, strict=True)):
-            self.tell(f"check {index + 1} of {len(inputs)}")
-            slot = Content(data, Arena(data), truth)
+        for index, seed in enumerate(timing.seeds(self.result.case.seed)):
+            self.tell(f"input and check {index + 1} of {timing.CALLS_PER_WINDOW}")
+            data = problem.generate(self.result.case.with_seed(seed), self.device)
+            slot = Content(data, Arena(data), problem.Truth(data))
             self.slots.append(slot)
             self._expect(Done, {"do": "hold", "slot": index}, slot.arena)
             poison = problem.poison_word()

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from misbehaving import PASSING
 
-from evaluator import bounds, cold_calls, compare, measure, problem, processes, speed_limits, strict, timing
+from evaluator import bounds, compare, measure, processes, speed_limits, strict, timing
 from evaluator.bounds import JudgeClock
 from evaluator.cases import load_task, parse_line
 from evaluator.judge import Judge, jobs_for
 from evaluator.messages import Collected
-from evaluator.probe import Stop
 from evaluator.processes import ROOT
 from evaluator.reasons import Reason
 from evaluator.results import CaseResult
@@ -154,23 +152,21 @@ def test_a_contest_names_the_slower_and_refuses_the_wrong(
         against("c.py").run((CASE,), compare.Plan(1, 1))
 
 
-def test_a_timed_call_whose_output_is_missing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timed_call_whose_output_is_missing_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a submission would have it that answers the judge's commands itself."""
-    monkeypatch.setattr(cold_calls, "expect", lambda *_: Collected(()))
-    nothing: Any = None
-    with pytest.raises(Stop) as stopped:
-        cold_calls.ColdCalls("cpu", 1.0).check(nothing, nothing, 0, nothing)
-    assert stopped.value.verdict.status is Status.PROTOCOL
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(PASSING)
+    known = compare.expect
 
+    def without_outputs(worker: Any, kind: Any, *rest: Any) -> Any:
+        reply = known(worker, kind, *rest)
+        return Collected(()) if kind is Collected else reply
 
-def test_exact_results_side_by_side_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    inputs = [problem.generate(CASE.with_seed(seed), "cpu") for seed in range(7)]
-    told: list[int] = []
-    truths = problem.side_by_side(inputs, told.append)
-    assert told == list(range(1, 8))
-    for data, truth in zip(inputs, truths, strict=True):
-        for one, other in zip(truth.groups(), problem.Truth(data).groups(), strict=True):
-            assert torch.equal(one.result, other.result)
-    assert len({truth.groups()[0].result.numpy().tobytes() for truth in truths}) == 7
-    assert problem.side_by_side([]) == []
+    monkeypatch.setattr(compare, "expect", without_outputs)
+    contest = compare.Contest(
+        (tmp_path / "a.py", tmp_path / "b.py"), "cpu", Seeds(b"1"), 60.0, lambda _: None
+    )
+    with pytest.raises(compare.Disqualified, match="outputs are missing"):
+        contest.run((CASE,), compare.Plan(1, 1))
