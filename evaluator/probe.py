@@ -4,10 +4,10 @@ A probe holds a few inputs, as the official runner does, and lets them be called
 
 1. as they are;
 2. with new contents, written in place between the windows, and once more between the calls of the window:
-   what input i held when the window began is replaced just before call i. The first call gets what it had in
-   window 1 with one byte of every A changed, which a look at samples is likely to miss. A result of window 1
-   was replayed (E_STALE_OUTPUT), one that belongs to the contents before the call was computed ahead, in
-   another call (E_COMPUTED_AHEAD);
+   what input i held when the window began is replaced just before call i. The first and the last call get
+   what they had in window 1 with one byte of one A changed: a look at samples is likely to miss it, and
+   hardly sees it twice. A result of window 1 was replayed (E_STALE_OUTPUT), one that belongs to the contents
+   before the call was computed ahead, in another call (E_COMPUTED_AHEAD);
 3. the final contents of window 2 under other objects at other addresses, in another order: equal inputs
    must give equal bytes (E_NONDETERMINISTIC).
 
@@ -112,7 +112,8 @@ class Probe:
             self._do({"do": "rewrite", "slot": slot}, before[slot].arena)
         final = {order[0]: before[order[0]]}
         for slot in order[1:]:
-            final[slot] = self._content("final", slot)
+            last = slot == order[-1]
+            final[slot] = self._content("first" if last else "final", slot, altered=last)
             self._hold(_STAGED + slot, final[slot])
         past = [
             [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from evaluator import held_out, session
+from evaluator import held_out, problem, session
 from evaluator.cases import parse_line
 from evaluator.processes import ROOT
 from evaluator.reasons import MEANING, Reason
@@ -76,3 +78,20 @@ def test_documented_reasons_are_those_that_exist() -> None:
     if page.exists():
         text = page.read_text()
         assert [reason for reason in Reason if f"`{reason}`" not in text] == []
+
+
+def test_an_altered_input_differs_in_one_byte_of_one_a() -> None:
+    case = parse_line("m: [40, 72]; n: [16, 8]; k: [64, 128]; g: 2; seed: 5")
+    hit = set()
+    for seed in range(12):
+        before, after = (problem.generate(case, "cpu") for _ in range(2))
+        problem.alter(after, random.Random(seed))
+        found = [
+            (group, name, int((old.view(torch.uint8) != new.view(torch.uint8)).sum()))
+            for group, (olds, news) in enumerate(zip(before[0], after[0], strict=True))
+            for name, old, new in zip("ab", olds[:2], news[:2], strict=True)
+        ]
+        changed = [entry for entry in found if entry[2]]
+        assert len(changed) == 1 and changed[0][1:] == ("a", 1)
+        hit.add(changed[0][0])
+    assert hit == {0, 1}
