@@ -20,8 +20,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 * The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
-Launches are chained (PDL): a CTA is set up while the previous launch ends, and waits for that end before it
-touches any input.
+Launches are chained (PDL): while the previous launch ends, a CTA is set up and computes the addresses that it
+needs first. It waits for that end before it touches any input. (The plan in memory, which it reads before,
+was written by the host, once.)
 
 In this file "row" is a weight row (index along N), "token" a row of A (index along M), "stage" 128 of K,
 "wide" means fp16.
@@ -64,6 +65,7 @@ TILE_ROWS = CLUSTER * CTA_ROWS
 MAX_TOKENS = 192  # of a tile: 96 accumulator registers
 TOKENS_MULTIPLE = 8
 MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
+UNUSED_HEIGHT = 8
 
 # A scale atom is 128 rows x 64 of K = 128 x 4 scales. Atoms of one block of 128 rows follow each other along
 # K. Inside: byte 16 * (row % 32) + 4 * (row / 32) + scale.
@@ -72,8 +74,9 @@ ATOM_K = 64
 ATOM_BYTES = 512
 ATOM_WORDS = ATOM_BYTES // 4
 
-# Two rings in shared memory, each slot one stage (T: the tile's tokens; of small tiles more slots fit):
-#   tokens   2 x T rows of 128 B (fp16, 128 B swizzle): the even blocks of 16 of K, the odd ones
+# Two rings in shared memory, of stages (T: the tile's tokens):
+#   tokens   2 x T rows of 128 B (fp16, 128 B swizzle): the even blocks of 16 of K, the odd ones. Stages of
+#            different tiles lie one behind the other; what would cross the ring's end begins at its start.
 #   weights  192 rows of 64 B | scales: 2 x 2 atoms (rows x K)
 PACKED_ROW_BYTES = STAGE // 2
 SCALE_BYTES = 4 * ATOM_BYTES
@@ -86,9 +89,9 @@ HEADER_BYTES = 1024  # mbarriers
 STAGED_TOKENS = 32  # of C at a time, 64 rows (128 B) each
 STAGING_BYTES = STAGED_TOKENS * 2 * WARPGROUP_ROWS
 SMEM_BYTES = 227 * 1024
-MIN_TOKEN_SLOTS = 3
-MAX_TOKEN_SLOTS = 8
-MAX_WEIGHT_SLOTS = 4
+MIN_TOKEN_STAGES = 3  # of the largest tile's tokens
+MAX_TOKEN_STAGES = 8  # in the ring at once; a power of two
+WEIGHT_STAGES = 4  # likewise
 
 MULTIPLY_WARPS = 4 * WARPGROUPS
 WEIGHTS_WARP = MULTIPLY_WARPS  # loads weights
@@ -100,9 +103,13 @@ OTHER_REGISTERS = 32
 # Tokens are widened by the multiplying warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
 WIDEN_TOKENS = 8
 WIDEN_STAGES = 2
-WIDEN_BATCH = 3  # of these, whose loads are under way together
-HEAD_NS = 3200  # of multiplications before the first tokens from the workspace are there
+MAX_BATCH = 3  # of these, whose loads are under way together
+HEAD_TOKENS = 16  # of a stage of the head, which a warp widens at a time
+HEAD_NS = 2400  # of multiplications before the first tokens from the workspace are there
 SCRATCH_BYTES = 4096
+
+OTHER_SMEM_BYTES = HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + WEIGHT_STAGES * WEIGHT_SLOT_BYTES
+assert MIN_TOKEN_STAGES * MAX_TOKENS * TOKEN_BYTES + OTHER_SMEM_BYTES <= SMEM_BYTES
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
@@ -126,12 +133,15 @@ BIAS = 2.0**12  # 2^6 for weights and tokens each
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
-# Cost model for the plan, in ns: least, and per token. Fitted to the times of 528 CTAs on an H200.
-STAGE_NS = 400, 4.2
-TENSOR_CORE_NS = 0, 6.9  # of a stage: 3 x 8 wgmmas of half a cycle per token
-STORE_NS = 2000, 4.6  # sums to C, and the first stage on its way
-WRITE_NS = 1400, 20  # sums to the workspace, likewise
-ADD_NS = 200, 8.7  # and from there
+# Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200. Of a stage: (tokens, ns),
+# between them straight lines; of the rest: least, and per token.
+STAGE_NS = (
+    *((8, 420), (40, 560), (64, 667), (72, 730), (80, 780)),
+    *((96, 865), (104, 880), (128, 985), (152, 1042), (192, 1295)),
+)
+STORE_NS = 950, 5.2  # sums to C, and the first stage on its way
+WRITE_NS = 1300, 12  # sums to the workspace, likewise
+ADD_NS = 0, 14  # and from there
 MIN_CUT_STAGES = 2
 MAX_TILES_TO_SEARCH = 1024
 LIMIT_STEP = 1.0025  # from one end that is tried to the next
@@ -145,9 +155,11 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: the tokens of a tile, group by group."""
+    """What the kernel is compiled for: the tokens of a tile, group by group, and how many items of tokens to
+    widen a warp fetches at a time."""
 
     heights: tuple[int, ...]
+    batch: int
 
     @property
     def groups(self) -> int:
@@ -155,33 +167,24 @@ class Config:
 
     @property
     def variants(self) -> tuple[int, ...]:
-        return tuple(sorted(set(self.heights)))
+        """Heights to choose from, ascending. At least two, where that is possible: without a branch between
+        them the compiler puts other instructions between the wgmmas of a group, which costs time."""
+        heights = set(self.heights)
+        return tuple(sorted(heights | {UNUSED_HEIGHT} if len(heights) == 1 else heights))
 
     @property
     def max_height(self) -> int:
         return max(self.heights)
 
     @property
-    def weight_slots(self) -> int:
-        """As many as leave room for MIN_TOKEN_SLOTS stages of the largest tile's tokens."""
-        others = (
-            HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + MIN_TOKEN_SLOTS * self.max_height * TOKEN_BYTES
-        )
-        return min((SMEM_BYTES - others) // WEIGHT_SLOT_BYTES, MAX_WEIGHT_SLOTS)
-
-    @property
     def token_ring_bytes(self) -> int:
-        others = HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + self.weight_slots * WEIGHT_SLOT_BYTES
-        return (SMEM_BYTES - others) // 1024 * 1024
-
-    def token_slots(self, height: int) -> int:
-        return min(self.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_SLOTS)
+        return (SMEM_BYTES - OTHER_SMEM_BYTES) // 1024 * 1024
 
     def head_stages(self, height: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
-        are slots."""
-        items = -(-HEAD_NS // (WIDEN_STAGES * stage_ns(height)))
-        return WIDEN_STAGES * int(min(items, self.token_slots(height) // WIDEN_STAGES))
+        is room in the ring, beside that in which it widens what others need."""
+        room = self.token_ring_bytes - MULTIPLY_WARPS * SCRATCH_BYTES
+        return int(min(-(-HEAD_NS // stage_ns(height)), room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -238,6 +241,12 @@ def store_words(place: str, address, words: list[Int32], *, loc=None, ip=None) -
 
 
 @dsl_user_op
+def store_pair(address: Int32, first: Int32, second: Int32, *, loc=None, ip=None) -> None:
+    """8 B to shared memory."""
+    ptx("st.shared.v2.b32 [$0], {$1, $2};", "r,r,r", [address, first, second], loc=loc, ip=ip)
+
+
+@dsl_user_op
 def store_floats(address: Int64, four: list[Float32], *, loc=None, ip=None) -> None:
     """To global memory."""
     ptx("st.global.v4.f32 [$0], {$1, $2, $3, $4};", "l,f,f,f,f", [address, *four], loc=loc, ip=ip)
@@ -289,6 +298,13 @@ def e4m3_to_halves(four: Int32, *, loc=None, ip=None) -> list[Int32]:
 @dsl_user_op
 def permute_bytes(a: Int32, b: Int32, selector: int, *, loc=None, ip=None) -> Int32:
     return pure("prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, selector], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def twice(pair: Int32, half: int, *, loc=None, ip=None) -> Int32:
+    """The low or the high half, twice. (Moves, which become part of the multiplications.)"""
+    text = "{ .reg .b16 h<2>; mov.b32 {h0, h1}, $1; mov.b32 $0, {hX, hX}; }".replace("X", str(half))
+    return pure(text, "=r,r", [pair], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -439,19 +455,19 @@ def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None
             )
         return [*lines, "wgmma.commit_group.sync.aligned;"]
 
-    def choose(low: int, high: int) -> list[str]:
-        if high - low == 1:
-            return one(variants[low])
-        middle = (low + high) // 2
-        test = f"setp.ge.s32 p, ${descriptor + 1}, {middle}; @p bra.uni FROM{middle};"
-        below, above = choose(low, middle), choose(middle, high)
-        return [test, *below, f"bra.uni UP{middle};", f"FROM{middle}:", *above, f"UP{middle}:"]
+    def choose() -> list[str]:
+        """Jumps that are taken cost more than those that are not, and small tiles have no time for either."""
+        tests, bodies = [], []
+        for i, height in enumerate(variants[:-1]):
+            tests.append(f"setp.eq.s32 p, ${descriptor + 1}, {i}; @p bra.uni IS{i};")
+            bodies += [f"bra.uni END; IS{i}:", *one(height)]
+        return [*tests, *one(variants[-1]), *bodies, "END:"]
 
     lines = [f"{{ .reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>; .reg .pred p;"]
     for step in range(HALF_STEPS):
         lines.append(f"add.s32 low{step}, ${descriptor}, {step * STEP_FIELD};")
         lines.append(f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};")
-    lines += [*choose(0, len(variants)), "wgmma.wait_group.sync.aligned 1; }"]
+    lines += [*choose(), "wgmma.wait_group.sync.aligned 1; }"]
     operands = [*weights, tokens, variant]
     update(sums, " ".join(lines), "r," * (4 * HALF_STEPS) + "r,r", operands, loc=loc, ip=ip)
 
@@ -510,14 +526,12 @@ def widen_scaled(words: list[Int32], scale: Int32) -> list[Int32]:
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers of one group. atoms: along K. tokens: where they lie in the workspace, fp16. items: of
-    WIDEN_TOKENS x WIDEN_STAGES to widen, before this group."""
+    """Numbers of one group. atoms: along K. tokens: where they lie in the workspace, fp16."""
 
     m: Int32
     n: Int32
     atoms: Int32
     height: Int32
-    items: Int32
     tokens: Int64
     a: Int64
     sfa: Int64
@@ -581,26 +595,37 @@ def segment_words(schedule: Int64, turn: Int32):
     return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
 
 
-def as_segment(words: list[Int32]) -> Segment:
-    """What a warp of this CTA works on: the cluster's segment, its own rows and parts."""
+def as_segment(words):
+    """Fields of a Segment, the same for a whole warp: the cluster's segment with this CTA's rows and part."""
     group, row, token, variant, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
-    rank = cute.arch.block_idx_in_cluster()
-    row, part = row + rank * CTA_ROWS, part * CLUSTER + rank
-    return Segment(group, row, token, variant, stage, stages, part, adds)
+    rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
+    return [group, row + rank * CTA_ROWS, token, variant, stage, stages, part * CLUSTER + rank, adds]
 
 
 @cute.jit
-def segment_of(schedule: Int64, turn: Int32):
-    return as_segment(segment_words(schedule, turn))
+def next_segment(schedule: Int64, turn: Int32, turns: Int32):
+    """Words of the segment after this one (of this one, if it is the last), on their way."""
+    return segment_words(schedule, cutlass.min(turn + 1, turns - 1))
 
 
 @dataclass(frozen=True)
 class Ring:
-    """Slots in shared memory, and two barriers for each (addresses of the first): full, empty."""
+    """Stages in shared memory, and so many pairs of barriers (addresses of the first): full, empty. The i-th
+    stage that goes through the ring has the pair i % depth, in the phase i / depth."""
 
+    depth: int
     full: Int32
     empty: Int32
     start: Int32
+
+    def place(self, i: Int32) -> Int32:
+        return i & (self.depth - 1)
+
+    def await_full(self, i: Int32) -> None:
+        wait(self.full + self.place(i) * 8, (i >> self.depth.bit_length() - 1) & 1)
+
+    def await_empty(self, i: Int32) -> None:
+        wait(self.empty + self.place(i) * 8, (i >> self.depth.bit_length() - 1) & 1)
 
 
 @dataclass(frozen=True)
@@ -612,171 +637,280 @@ class Shared:
 
 def shared_memory(config: Config, start: Int32) -> Shared:
     """From `start`: barriers | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
-    tokens = start + HEADER_BYTES
-    weights = tokens + config.token_ring_bytes
-    staging = weights + config.weight_slots * WEIGHT_SLOT_BYTES
-    full, empty = start, start + 8 * MAX_TOKEN_SLOTS
-    weights_full, weights_empty = (
-        start + 16 * MAX_TOKEN_SLOTS,
-        start + 16 * MAX_TOKEN_SLOTS + 8 * MAX_WEIGHT_SLOTS,
-    )
-    return Shared(Ring(full, empty, tokens), Ring(weights_full, weights_empty, weights), staging)
+    rings, barriers, place = [], start, start + HEADER_BYTES
+    for depth, size in (
+        (MAX_TOKEN_STAGES, config.token_ring_bytes),
+        (WEIGHT_STAGES, WEIGHT_STAGES * WEIGHT_SLOT_BYTES),
+    ):
+        rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
+        barriers, place = barriers + 16 * depth, place + size
+    return Shared(*rings, place)
 
 
-# A role's place in a ring is a slot and `parities`: bit i is what the next wait at slot i's barrier is for.
-PRODUCER_PARITIES = (1 << max(MAX_TOKEN_SLOTS, MAX_WEIGHT_SLOTS)) - 1  # a fresh barrier counts as complete
-CONSUMER_PARITIES = 0
-
-
-@cute.jit
-def wait_at(barriers: Int32, slot: Int32, parities: Int32):
-    wait(barriers + slot * 8, (parities >> slot) & 1)
-
-
-@cute.jit
-def advance(slots, slot: Int32, parities: Int32):
-    """To the next of `slots` slots."""
-    parities ^= 1 << slot
-    slot += 1
-    if slot == slots:
-        slot = Int32(0)
-    return slot, parities
+def placed(config: Config, at: Int32, size: Int32) -> Int32:
+    """Where in the ring of tokens a stage lies, if the one before it ends at `at`."""
+    return cutlass.select_(at + size > config.token_ring_bytes, Int32(0), at)
 
 
 # ---- Device: loading ---------------------------------------------------------------------------------------
 
 
 @cute.jit
-def load_weights(config: cutlass.Constexpr, schedule, turns, descriptors, ring):
+def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors, ring):
     """A warp keeps the ring of weights full. (All of it walks the loop, so that addresses are uniform.)"""
-    slot, parities = Int32(0), Int32(PRODUCER_PARITIES)
+    loaded = Int32(0)
     for turn in cutlass.range(turns, unroll=1):
-        segment = segment_of(schedule, turn)
-        if segment.group >= 0:
-            values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
-            scales = values + DESCRIPTOR_BYTES
-            atom_row = segment.row // ATOM_ROWS
-            for i in cutlass.range(segment.stages, unroll=1):
-                stage = segment.stage + i
-                full, smem = ring.full + slot * 8, ring.start + slot * WEIGHT_SLOT_BYTES
-                wait_at(ring.empty, slot, parities)
-                with cute.arch.elect_one():
-                    expect(full, Int32(WEIGHT_SLOT_BYTES))
-                    load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
-                    load_box(
-                        smem + WEIGHT_BYTES, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST
-                    )
-                slot, parities = advance(config.weight_slots, slot, parities)
+        segment = Segment(*as_segment(words))
+        words = next_segment(schedule, turn, turns)
+        values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
+        scales = values + DESCRIPTOR_BYTES
+        atom_row = segment.row // ATOM_ROWS
+        for i in cutlass.range(segment.stages, unroll=1):
+            stage, slot = segment.stage + i, ring.place(loaded)
+            full, smem = ring.full + slot * 8, ring.start + slot * WEIGHT_SLOT_BYTES
+            if loaded >= WEIGHT_STAGES:
+                ring.await_empty(loaded - WEIGHT_STAGES)
+            with cute.arch.elect_one():
+                expect(full, Int32(WEIGHT_SLOT_BYTES))
+                load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
+                load_box(smem + WEIGHT_BYTES, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST)
+            loaded += 1
 
 
 @cute.jit
-def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, ring):
-    """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all."""
+def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, counter, ring):
+    """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet.
+
+    Stages are counted (`loaded`: that are in the ring or were), and so are the bytes they take, with those
+    that stay free at the ring's end: lane i % 32 knows where stage i begins. A stage may be loaded when the
+    first of those not yet known to be empty begins less than a ring before this one's end."""
+    all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    parities = Int32(PRODUCER_PARITIES)
+    lane = cute.arch.lane_idx()
+    loaded, emptied, at, end, begin = Int32(0), Int32(0), Int32(0), Int32(0), Int32(0)
     for turn in cutlass.range(turns, unroll=1):
-        segment = segment_of(schedule, turn)
-        if segment.group >= 0:
-            # Slots of this segment lie across those of the last one: all must be empty.
-            if turn > 0:  # (Head stages are none that this warp filled.)
-                for i in cutlass.range_constexpr(MAX_TOKEN_SLOTS):
-                    wait_at(ring.empty, Int32(i), parities)
-            group = pick(groups, segment.group)
-            stage_bytes = group.height * TOKEN_BYTES
-            share = stage_bytes // CLUSTER
-            tile = segment.token // group.height
-            source = group.tokens + Int64(tile * group.stages + segment.stage) * Int64(stage_bytes)
-            source += Int64(rank * share)
-            slots = by_variant(config, segment.variant, config.token_slots)
-            head = cutlass.select_(turn == 0, head_of(config, segment), Int32(0))
-            source += Int64(head) * Int64(stage_bytes)
-            slot = cutlass.select_(head == slots, Int32(0), head)
-            parities ^= (1 << head) - 1  # not empty
-            for _ in cutlass.range(head, segment.stages, unroll=1):
-                full, smem = ring.full + slot * 8, ring.start + slot * stage_bytes + rank * share
-                wait_at(ring.empty, slot, parities)
-                with cute.arch.elect_one():
-                    expect(full, stage_bytes)
-                    load_bytes_for_all(smem, source, share, full, EVICT_LAST)
-                source += Int64(stage_bytes)
-                slot, parities = advance(slots, slot, parities)
+        segment = Segment(*as_segment(words))
+        words = next_segment(schedule, turn, turns)
+        group = pick(groups, segment.group)
+        stage_bytes = group.height * TOKEN_BYTES
+        share = stage_bytes // CLUSTER
+        tile = segment.token // group.height
+        if turn == 0:
+            loaded = head_of(config, segment)
+            if lane < loaded:
+                arrive(ring.full + lane * 8)
+            begin, at = lane * stage_bytes, loaded * stage_bytes
+            end = at
+            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+            with cute.arch.elect_one():
+                meet_grid(counter, all_met)
+            cute.arch.sync_warp()
+        first = cutlass.select_(turn == 0, loaded, Int32(0))
+        source = group.tokens + Int64(tile * group.stages + segment.stage + first) * Int64(stage_bytes)
+        source += Int64(rank * share)
+        for _ in cutlass.range(first, segment.stages, unroll=1):
+            if at + stage_bytes > config.token_ring_bytes:
+                end += config.token_ring_bytes - at
+                at = Int32(0)
+            begin = cutlass.select_(lane == loaded % 32, end, begin)
+            end += stage_bytes
+            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > config.token_ring_bytes) | (
+                loaded - emptied >= MAX_TOKEN_STAGES
+            ):
+                ring.await_empty(emptied)
+                emptied += 1
+            full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
+            with cute.arch.elect_one():
+                expect(full, stage_bytes)
+                load_bytes_for_all(smem, source, share, full, EVICT_LAST)
+            source += Int64(stage_bytes)
+            at += stage_bytes
+            loaded += 1
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
 
 
-@cute.jit
-def widen_tokens(config: cutlass.Constexpr, groups, items: Int32, scratch: Int32):
-    """The multiplying warps of all CTAs: tokens to fp16, in the workspace as shared memory wants them.
+@dataclass(frozen=True)
+class Source:
+    """Where a lane finds 64 values of a token (four blocks of 16), and their scales."""
 
-    An item is 8 tokens x 2 stages. A lane has a token, a stage and of it the even or the odd blocks (of 16
-    values). These 64 values are put in the order in which wgmma meets the weights: of the four blocks, each
-    has two words of eight, each gives four pairs; 16-byte chunk 4 * word + pair holds that pair of all
-    four. (Blocks 2 i and 2 i + 1 of weights are in the i-th thread of four.) The 8 tokens are a swizzle
-    atom of 1 KB; shared memory turns rows per lane into lines for all lanes.
-    """
-    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    lane = cute.arch.lane_idx()
+    values: Int64
+    scales: Int64
+    there: cutlass.Boolean
+
+
+@dataclass(frozen=True)
+class Item:
+    """WIDEN_TOKENS x WIDEN_STAGES to widen, and where they go: rows of 128 B, swizzle atoms `step` bytes from
+    one to the next. stages: that there are (none if <= 0)."""
+
+    source: Source
+    target: Int64
+    step: Int32
+    stages: Int32
+
+
+ITEM_WORDS = 8
+
+
+def items_begin(schedule: Int64, turns: Int32) -> Int64:
+    """Behind the segments."""
+    segments = turns * (cute.arch.grid_dim()[0] // CLUSTER)
+    return schedule + Int64(segments) * (4 * SEGMENT_WORDS)
+
+
+def own_items(config: Config, warp: Int32) -> list[Int32]:
+    """Numbers of the items that a multiplying warp widens first; others follow at the same distance."""
     ctas = cute.arch.grid_dim()[0]
-    scratch += warp * SCRATCH_BYTES
-    row, odd, second = lane % 8, lane // 8 % 2, lane // 16
-    first = warp * ctas + cute.arch.block_idx()[0]
-    stride = ctas * MULTIPLY_WARPS
-    for start in cutlass.range(first, items, WIDEN_BATCH * stride, unroll=1):
-        places = [item_of(config, groups, start + i * stride) for i in range(WIDEN_BATCH)]
-        fetched = [
-            fetch_token(group, block * WIDEN_TOKENS + row, stage + second, odd)
-            for group, block, stage in places
-        ]
-        for i in cutlass.range_constexpr(WIDEN_BATCH):
-            if start + i * stride < items:
-                group, block, stage = places[i]
-                cute.arch.sync_warp()
-                store_chunks(scratch + lane * TOKEN_ROW_BYTES, row, *fetched[i], odd)
-                cute.arch.sync_warp()
-                tile = block * WIDEN_TOKENS // group.height
-                first_row = block * WIDEN_TOKENS - tile * group.height
-                for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
-                    at_stage = stage + atom // 2
-                    if at_stage < group.stages:
-                        rows = ((tile * group.stages + at_stage) * 2 + atom % 2) * group.height + first_row
-                        target = group.tokens + Int64(rows) * TOKEN_ROW_BYTES + Int64(lane * 16)
-                        for part in cutlass.range_constexpr(2):
-                            values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
-                            store_words("global", target + part * 512, values)
+    return [warp * ctas + cute.arch.block_idx()[0] + i * ctas * MULTIPLY_WARPS for i in range(config.batch)]
 
 
 @cute.jit
-def widen_head(config: cutlass.Constexpr, groups, segment, ring):
-    """The same for the first stages of this CTA's first tile, right into its ring: these are multiplied while
-    the grid meets and the other tokens are on their way."""
-    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+def item_words(items_at: Int64, item: Int32, items: Int32):
+    """An item of the plan (the last one, if there are not so many), on its way."""
+    address = items_at + Int64(cutlass.min(item, items - 1)) * (4 * ITEM_WORDS)
+    return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+
+
+@cute.jit
+def prefetch_plan(config: cutlass.Constexpr, schedule, turns, items):
+    """What this CTA reads first, into L2, for the next launch with this plan: weights have driven it out."""
     lane = cute.arch.lane_idx()
-    row, odd, second = lane % 8, lane // 8 % 2, lane // 16
+    if lane < MULTIPLY_WARPS:
+        for item in own_items(config, lane):
+            prefetch(items_begin(schedule, turns) + Int64(cutlass.min(item, items - 1)) * (4 * ITEM_WORDS))
+    if lane == MULTIPLY_WARPS:
+        prefetch(segment_address(schedule, Int32(0)))
+
+
+def item_of(groups, workspace: Int64, words, exists) -> Item:
+    """A lane has a token, a stage and a half of it."""
+    index, values, scales, target, tokens, atoms, token_bytes, step = words
+    row, half, second = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2, cute.arch.lane_idx() // 16
+    group = pick(groups, index)
+    atom = 2 * second + half
+    source = Source(
+        group.a + Int64(values + row * token_bytes + atom * (ATOM_K // 2)),
+        group.sfa + Int64(scales + row * 16 + atom * ATOM_BYTES),
+        exists & (row < tokens) & (atom < atoms),
+    )
+    stages = cutlass.select_(exists, (atoms + 1) // 2, Int32(0))
+    return Item(source, workspace + Int64(target) * 1024, step, stages)
+
+
+def source_of(group, token: Int32, stage: Int32, half: Int32, limit: Int32) -> Source:
+    """Nothing if the token is not below the limit."""
+    atom = 2 * stage + half
+    values = Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(atom * (ATOM_K // 2))
+    scales = (Int64(token // ATOM_ROWS) * Int64(group.atoms) + Int64(atom)) * ATOM_BYTES + Int64(
+        scale_at(token)
+    )
+    return Source(group.a + values, group.sfa + scales, (token < limit) & (atom < group.atoms))
+
+
+@cute.jit
+def prefetch_source(source):
+    """Into L2: while the previous launch ends."""
+    if source.there:
+        prefetch(source.values)
+        prefetch(source.scales)
+
+
+@cute.jit
+def fetch(source):
+    """Eight words of eight values, and the four scales. Zeros where there is nothing."""
+    words = [Int32(0) for _ in range(8)]
+    scales = Int32(0)
+    if source.there:
+        words = load_words("global.nc", source.values, 4) + load_words("global.nc", source.values + 16, 4)
+        scales = load_word("global.nc.b32", source.scales)
+    return words, scales
+
+
+@cute.jit
+def store_item(item, fetched, scratch: Int32):
+    """Widen, and put into the workspace as shared memory wants it.
+
+    The 8 tokens are a swizzle atom of 1 KB for each of two stages' even and odd blocks; shared memory turns
+    rows per lane into lines for all lanes.
+    """
+    lane = cute.arch.lane_idx()
+    cute.arch.sync_warp()
+    row, half, second = lane % 8, lane // 8 % 2, lane // 16
+    store_chunks(scratch + second * 2048 + row * TOKEN_ROW_BYTES, Int32(1024), row, half, *fetched)
+    cute.arch.sync_warp()
+    for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
+        if atom // 2 < item.stages:
+            target = item.target + Int64(atom * item.step + lane * 16)
+            for part in cutlass.range_constexpr(2):
+                values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
+                store_words("global", target + part * 512, values)
+
+
+def head_sources(config: Config, groups, segment):
+    """The first stages of this CTA's first tile: what a lane widens, round by round, and which row of the
+    ring that is (none: -1). A warp takes HEAD_TOKENS of a stage."""
+    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+    row, half, second = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2, cute.arch.lane_idx() // 16
     group = pick(groups, segment.group)
     head = head_of(config, segment)
-    blocks = group.height // WIDEN_TOKENS
-    items = [
-        height // WIDEN_TOKENS * (config.head_stages(height) // WIDEN_STAGES) for height in config.variants
-    ]
-    rounds = -(-max(items) // MULTIPLY_WARPS)
-    places, fetched = [], []
-    for i in cutlass.range_constexpr(rounds):
+    blocks = by_variant(config, segment.variant, blocks_of)
+    reciprocal = by_variant(config, segment.variant, lambda height: -(-(1 << 16) // blocks_of(height)))
+    items = [config.head_stages(height) * blocks_of(height) for height in config.variants]
+    sources, rows = [], []
+    for i in range(-(-max(items) // MULTIPLY_WARPS)):
         item = warp + i * MULTIPLY_WARPS
-        column = item // blocks
-        first_row, stage = (item - column * blocks) * WIDEN_TOKENS, column * WIDEN_STAGES + second
-        # What lies beyond the head is not fetched, as if it were beyond the last token.
-        token = cutlass.select_(stage < head, segment.token + first_row + row, group.m)
-        places.append((first_row, stage))
-        fetched.append(fetch_token(group, token, segment.stage + stage, odd))
-    cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)  # scratch is not in use
-    for i in cutlass.range_constexpr(rounds):
-        first_row, stage = places[i]
-        if stage < head:
-            rows = (2 * stage + odd) * group.height + first_row + row
-            store_chunks(ring.start + rows * TOKEN_ROW_BYTES, row, *fetched[i], odd)
+        stage = item * reciprocal >> 16
+        at = (item - stage * blocks) * HEAD_TOKENS + second * 8 + row
+        inside = (stage < head) & (at < group.height)
+        limit = cutlass.select_(inside, group.m, Int32(0))
+        sources.append(source_of(group, segment.token + at, segment.stage + stage, half, limit))
+        rows.append(cutlass.select_(inside, stage * (2 * group.height) + at, Int32(-1)))
+    return sources, rows
+
+
+def blocks_of(height: int) -> int:
+    return -(-height // HEAD_TOKENS)
+
+
+@cute.jit
+def store_head(height: Int32, rows, fetched, start: Int32):
+    """Widen what was fetched, right into this CTA's ring: it is multiplied while the grid meets and the other
+    tokens are on their way."""
+    for i in cutlass.range_constexpr(len(rows)):
+        if rows[i] >= 0:
+            row, half = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2
+            target = start + rows[i] * TOKEN_ROW_BYTES
+            store_chunks(target, height * TOKEN_ROW_BYTES, row, half, *fetched[i])
     cross_proxy_fence()
     cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)
+
+
+@cute.jit
+def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment, items_at, workspace, ring):
+    """The multiplying warps of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
+    words: of the first items."""
+    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
+    scratch = ring.start + config.token_ring_bytes - (warp + 1) * SCRATCH_BYTES  # beyond the head
+    own = own_items(config, warp)
+    first = [item_of(groups, workspace, words[i], own[i] < items) for i in range(config.batch)]
+    for item in first:
+        prefetch_source(item.source)
+    sources, rows = head_sources(config, groups, segment)
+    cute.arch.griddepcontrol_wait()
+    cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
+    fetched = [fetch(item.source) for item in first]
+    fetched_head = [fetch(source) for source in sources]
+    for i in cutlass.range_constexpr(config.batch):
+        store_item(first[i], fetched[i], scratch)
+    stride = cute.arch.grid_dim()[0] * MULTIPLY_WARPS
+    for number in cutlass.range(own[-1] + stride, items, stride, unroll=1):
+        item = item_of(groups, workspace, item_words(items_at, number, items), number < items)
+        store_item(item, fetch(item.source), scratch)
+    cross_proxy_fence()
+    cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+    store_head(height_of_variant(config, segment.variant), rows, fetched_head, ring.start)
 
 
 def head_of(config: Config, segment: Segment) -> Int32:
@@ -785,78 +919,31 @@ def head_of(config: Config, segment: Segment) -> Int32:
     return cutlass.select_(segment.group >= 0, cutlass.min(if_long, segment.stages), Int32(0))
 
 
-def store_chunks(address: Int32, row: Int32, words, scales, odd: Int32) -> None:
-    """A token's 64 values as the eight chunks of a row of 128 B, swizzled."""
-    for chunk, pairs in enumerate(widen_blocks(words, scales, odd)):
-        store_words("shared", address + (chunk ^ row) * 16, pairs)
+def store_chunks(
+    address: Int32, step: Int32, row: Int32, half: Int32, words: list[Int32], scales: Int32
+) -> None:
+    """A token's 64 values into its two rows of 128 B (even blocks; `step` bytes on, odd ones), swizzled.
 
-
-def item_of(config: Config, groups, item: Int32):
-    """Its group, which 8 tokens there, first of two stages."""
-    index = Int32(0)
-    for g in range(1, config.groups):
-        index += Int32(item >= groups[g][4])
-    group = pick(groups, index)
-    columns = (group.stages + (WIDEN_STAGES - 1)) // WIDEN_STAGES
-    block = (item - group.items) // columns
-    return group, block, ((item - group.items) - block * columns) * WIDEN_STAGES
-
-
-@cute.jit
-def prefetch_tokens(config: cutlass.Constexpr, groups, items: Int32):
-    """What a warp will widen, into L2: while the previous launch ends."""
-    lane = cute.arch.lane_idx()
-    ctas = cute.arch.grid_dim()[0]
-    first = cute.arch.make_warp_uniform(cute.arch.warp_idx()) * ctas + cute.arch.block_idx()[0]
-    for item in cutlass.range(first, items, ctas * MULTIPLY_WARPS, unroll=1):
-        group, block, stage = item_of(config, groups, item)
-        token, at = block * WIDEN_TOKENS + lane % 8, stage + lane // 16
-        if token < group.m and at < group.stages:
-            source, scale = places_of(group, token, at)
-            prefetch(source)
-            prefetch(scale)
-
-
-def places_of(group: Group, token: Int32, stage: Int32) -> tuple[Int64, Int64]:
-    """Addresses of a token's stage and of its scales (in the first of two atoms)."""
-    source = group.a + Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(stage * PACKED_ROW_BYTES)
-    atom = Int64(token // ATOM_ROWS) * Int64(group.atoms) + Int64(2 * stage)
-    return source, group.sfa + atom * ATOM_BYTES + Int64(scale_at(token))
-
-
-@cute.jit
-def fetch_token(group, token: Int32, stage: Int32, odd: Int32):
-    """Four blocks of two words, and scales of all eight. Zeros beyond the token's end."""
-    words = [Int32(0) for _ in range(8)]
-    scales = [Int32(0) for _ in range(2)]
-    if token < group.m and stage < group.stages:
-        source, scale = places_of(group, token, stage)
-        source += Int64(odd * 8)
-        words[0:4] = load_words("global.nc", source, 2) + load_words("global.nc", source + 16, 2)
-        scales[0] = load_word("global.nc.b32", scale)
-        if 2 * stage + 1 < group.atoms:
-            words[4:8] = load_words("global.nc", source + 32, 2) + load_words("global.nc", source + 48, 2)
-            scales[1] = load_word("global.nc.b32", scale + ATOM_BYTES)
-    return [words[2 * i : 2 * i + 2] for i in range(4)], scales
-
-
-def widen_blocks(words: list[list[Int32]], scales: list[Int32], odd: Int32) -> list[list[Int32]]:
-    """Eight chunks of a pair of each of four blocks. scales: eight, those of the four are every other."""
-    four = permute_bytes(scales[0], scales[1], 0x6420 + odd * 0x1111)
-    both = (scales_to_halves(four), scales_to_halves(four >> 16))
+    They come in the order in which wgmma meets the weights: of each block, two words of eight give four pairs
+    each; 16-byte chunk 4 * word + pair holds that pair of the stage's four even (or odd) blocks, two of them
+    from each half. (Blocks 2 i and 2 i + 1 of weights are in the i-th thread of four.)"""
+    both = (scales_to_halves(scales), scales_to_halves(scales >> 16))
     blocks = []
     for block in range(4):
         halves = both[block // 2]
         scale = permute_bytes(halves, halves, 0x3232 if block % 2 else 0x1010)
-        blocks.append(widen_scaled(words[block], scale))
-    return [list(chunk) for chunk in zip(*blocks, strict=True)]
+        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], scale))
+    for chunk in range(8):
+        place = address + (chunk ^ row) * 16 + half * 8
+        store_pair(place, blocks[0][chunk], blocks[2][chunk])
+        store_pair(place + step, blocks[1][chunk], blocks[3][chunk])
 
 
 # ---- Device: the multiplication ----------------------------------------------------------------------------
 
 
 @cute.jit
-def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, words, parts, shared):
+def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, parts, shared):
     """Three warpgroups, 64 rows each."""
     weights, tokens = shared.weights, shared.tokens
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
@@ -867,14 +954,18 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, words, pa
     # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
     tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
 
-    weight_slot, weight_parities = Int32(0), Int32(CONSUMER_PARITIES)
-    token_parities = Int32(CONSUMER_PARITIES) | ((1 << head_of(config, as_segment(words))) - 1)  # is there
+    zero = turns >> 31  # which the compiler does not know
+    tokens_at = cute.arch.make_warp_uniform((tokens.start >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF))
+    used = Int32(0)  # stages, of either ring
+    at = Int32(0)
+    current = first
     for turn in cutlass.range(turns, unroll=1):
-        segment = as_segment(words)
+        segment = Segment(*current)
+        words = next_segment(schedule, turn, turns)
+        used, at = cute.arch.make_warp_uniform(used), cute.arch.make_warp_uniform(at)
         if segment.group >= 0:
-            half = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
-            # As the result of a shuffle, it is not chosen again in each stage.
-            token_slots = cute.arch.make_warp_uniform(by_variant(config, segment.variant, config.token_slots))
+            half_bytes = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
+            stage_bytes = 2 * half_bytes
             scale_row = segment.row % ATOM_ROWS + fragment_row
             scales_in = (
                 weights.start + WEIGHT_BYTES + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
@@ -883,34 +974,33 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, words, pa
             sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
             sums.fill(0.0)
 
-            token_slot = last = Int32(0)
-            wait_at(weights.full, weight_slot, weight_parities)
-            start = weight_slot * WEIGHT_SLOT_BYTES
+            weights.await_full(used)
+            start = weights.place(used) * WEIGHT_SLOT_BYTES
             upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
             for stage in cutlass.range(segment.stages, unroll=1):
-                at = ((tokens.start + token_slot * (2 * half)) >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)
+                at = placed(config, at, stage_bytes)
                 even = widen_fragment(upper[:2], lower[:2], scales[0])
-                wait_at(tokens.full, token_slot, token_parities)
-                multiply(sums, even, at, segment.variant, config.variants)
+                tokens.await_full(used)
+                # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
+                multiply(sums, even, tokens_at + (at >> 4) + used * zero, segment.variant, config.variants)
                 if lane < CLUSTER and stage > 0:
-                    arrive_in_cluster(tokens_empty + last * 8)
+                    arrive_in_cluster(tokens_empty + tokens.place(used - 1) * 8)
 
                 odd = widen_fragment(upper[2:], lower[2:], scales[1])
                 if lane == 0:
-                    arrive(weights.empty + weight_slot * 8)
-                weight_slot, weight_parities = advance(config.weight_slots, weight_slot, weight_parities)
+                    arrive(weights.empty + weights.place(used) * 8)
+                used += 1
                 if stage + 1 < segment.stages:  # its values are on their way before they are needed
-                    wait_at(weights.full, weight_slot, weight_parities)
-                    start = weight_slot * WEIGHT_SLOT_BYTES
+                    weights.await_full(used)
+                    start = weights.place(used) * WEIGHT_SLOT_BYTES
                     upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
-                multiply(sums, odd, at + (half >> 4), segment.variant, config.variants)
-                last = token_slot
-                token_slot, token_parities = advance(token_slots, token_slot, token_parities)
-            words = segment_words(schedule, cutlass.min(turn + 1, turns - 1))  # while sums are stored
+                multiply(sums, odd, tokens_at + (at + half_bytes >> 4), segment.variant, config.variants)
+                at += stage_bytes
             finish(sums)
             if lane < CLUSTER:
-                arrive_in_cluster(tokens_empty + last * 8)
+                arrive_in_cluster(tokens_empty + tokens.place(used - 1) * 8)
             complete(config, sums, groups, segment, parts, shared.staging, warp, lane)
+        current = as_segment(words)
 
 
 def scale_at(row: Int32) -> Int32:
@@ -924,7 +1014,7 @@ def load_fragment(weights: Int32, scales: Int32):
     upper = load_words("shared", weights, 4)
     lower = load_words("shared", weights + 8 * PACKED_ROW_BYTES, 4)
     both = [scales_to_halves(load_word("shared.u16", scales + 8 * 16 * i)) for i in range(2)]
-    doubled = [[permute_bytes(halves, halves, selector) for halves in both] for selector in (0x1010, 0x3232)]
+    doubled = [[twice(halves, half) for halves in both] for half in range(2)]
     return upper, lower, doubled
 
 
@@ -942,8 +1032,7 @@ def complete(config: cutlass.Constexpr, sums, groups, segment, parts, staging, w
     if segment.adds == WRITES:
         write_part(config, sums, height, parts, segment.part, warp, lane)
     else:
-        for i in cutlass.range(segment.adds, unroll=1):
-            add_part(config, sums, height, parts, segment.part + i * CLUSTER, warp, lane)
+        add_parts(config, sums, height, parts, segment, warp, lane)
         store_tile(config, sums, pick(groups, segment.group), segment, height, staging, warp, lane)
 
 
@@ -970,19 +1059,22 @@ def write_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane)
 
 
 @cute.jit
-def add_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane):
-    flag, place = part_place(config, parts, part, warp, lane)
-    await_flag(flag)
-    for first in cutlass.range_constexpr(0, config.max_height // 8, ADD_BATCH):
-        if 8 * first < height:  # pieces beyond the height, in the last batch, are never used
-            last = min(first + ADD_BATCH, config.max_height // 8)
-            pieces = [load_floats(place + i * PIECE_BYTES) for i in range(first, last)]
-            for i, piece in enumerate(pieces):
-                for j in cutlass.range_constexpr(4):
-                    sums[4 * (first + i) + j] += piece[j]
-    cute.arch.sync_warp()
-    if lane == 0:
+def add_parts(config: cutlass.Constexpr, sums, height, parts, segment, warp, lane):
+    """In order. Each lane waits for one part, so that loads need not wait one after the other."""
+    for i in cutlass.range(lane, segment.adds, 32, unroll=1):
+        flag, _ = part_place(config, parts, segment.part + i * CLUSTER, warp, lane)
+        await_flag(flag)
         lower_flag(flag)
+    cute.arch.sync_warp()
+    for i in cutlass.range(segment.adds, unroll=1):
+        _, place = part_place(config, parts, segment.part + i * CLUSTER, warp, lane)
+        for first in cutlass.range_constexpr(0, config.max_height // 8, ADD_BATCH):
+            if 8 * first < height:  # pieces beyond the height, in the last batch, are never used
+                last = min(first + ADD_BATCH, config.max_height // 8)
+                pieces = [load_floats(place + i * PIECE_BYTES) for i in range(first, last)]
+                for i, piece in enumerate(pieces):
+                    for j in cutlass.range_constexpr(4):
+                        sums[4 * (first + i) + j] += piece[j]
 
 
 @cute.jit
@@ -1022,14 +1114,11 @@ def pack_blocks(sums, first: int, count: int) -> list[Int32]:
 
 
 def init_barriers(barriers: cute.Pointer) -> None:
-    for slots, releases in (
-        (MAX_TOKEN_SLOTS, MULTIPLY_WARPS * CLUSTER),
-        (MAX_WEIGHT_SLOTS, MULTIPLY_WARPS),
-    ):
-        for i in range(slots):
+    for depth, releases in ((MAX_TOKEN_STAGES, MULTIPLY_WARPS * CLUSTER), (WEIGHT_STAGES, MULTIPLY_WARPS)):
+        for i in range(depth):
             cute.arch.mbarrier_init(barriers + i, 1)
-            cute.arch.mbarrier_init(barriers + slots + i, releases)
-        barriers += 2 * slots
+            cute.arch.mbarrier_init(barriers + depth + i, releases)
+        barriers += 2 * depth
 
 
 @cute.kernel
@@ -1040,7 +1129,7 @@ def grouped_gemm(
     turns: Int32,
     items: Int32,
     schedule: Int64,
-    counter: Int64,
+    workspace: Int64,
     parts: Int64,
 ):
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
@@ -1053,33 +1142,27 @@ def grouped_gemm(
         with cute.arch.elect_one():
             init_barriers(barriers)
             cute.arch.mbarrier_init_fence()
-            prefetch(segment_address(schedule, Int32(0)))
     cute.arch.griddepcontrol_launch_dependents()
+    words = segment_words(schedule, Int32(0))
+    items_at = items_begin(schedule, turns)
+    first_items = [item_words(items_at, item, items) for item in own_items(config, warp)]
     cute.arch.cluster_arrive_relaxed()
     cute.arch.cluster_wait()
-    if warp < MULTIPLY_WARPS:
-        prefetch_tokens(config, groups, items)
-    cute.arch.griddepcontrol_wait()
-
-    if warp >= MULTIPLY_WARPS:
+    if warp == WEIGHTS_WARP:
+        cute.arch.griddepcontrol_wait()
         cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
-        if warp == WEIGHTS_WARP:
-            load_weights(config, schedule, turns, descriptors, shared.weights)
-        elif warp == TOKENS_WARP:
-            all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
-            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
-            with cute.arch.elect_one():
-                meet_grid(counter, all_met)
-            cute.arch.sync_warp()
-            load_tokens(config, groups, schedule, turns, shared.tokens)
+        load_weights(config, schedule, turns, words, descriptors, shared.weights)
+    elif warp == TOKENS_WARP:
+        cute.arch.griddepcontrol_wait()
+        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
+        load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
+        prefetch_plan(config, schedule, turns, items)
+    elif warp > TOKENS_WARP:
+        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
     else:
-        cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
-        words = segment_words(schedule, Int32(0))
-        widen_tokens(config, groups, items, shared.tokens.start)
-        cross_proxy_fence()
-        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
-        widen_head(config, groups, as_segment(words), shared.tokens)
-        multiply_tiles(config, groups, schedule, turns, words, parts, shared)
+        first = as_segment(words)
+        widen_first(config, groups, items, first_items, Segment(*first), items_at, workspace, shared.tokens)
+        multiply_tiles(config, groups, schedule, turns, first, parts, shared)
 
     # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
     cute.arch.cluster_arrive_relaxed()
@@ -1119,7 +1202,7 @@ def encode_scales(address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
 
 
 COMMON_NUMBERS = 4  # CTAs, turns, items, KB of the workspace before parts
-GROUP_NUMBERS = 5  # m, n, k, items before this group, KB of the workspace before its tokens
+GROUP_NUMBERS = 4  # m, n, k, KB of the workspace before its tokens
 COMMON_ADDRESSES = 2  # schedule, workspace
 GROUP_ADDRESSES = 5  # a, b, sfa, sfb, c
 
@@ -1157,11 +1240,11 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
     ctas, turns, items, parts_at = numbers[:COMMON_NUMBERS]
     maps, groups = [], []
     for g, height in enumerate(config.heights):
-        m, n, k, items_before, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
+        m, n, k, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
         a, b, sfa, sfb, c = addresses[GROUP_ADDRESSES * g :][:GROUP_ADDRESSES]
         maps += [encode_weights(b, n, k), encode_scales(sfb, n, k)]
         tokens = workspace + Int64(tokens_at) * 1024
-        groups.append((m, n, k // ATOM_K, Int32(height), items_before, tokens, a, sfa, c))
+        groups.append((m, n, k // ATOM_K, Int32(height), tokens, a, sfa, c))
     parts = workspace + Int64(parts_at) * 1024
     grouped_gemm(config, tuple(maps), tuple(groups), turns, items, schedule, workspace, parts).launch(
         grid=(ctas, 1, 1),
@@ -1218,7 +1301,10 @@ def height_of(m: int, tiles: int) -> int:
 
 
 def stage_ns(height: int) -> float:
-    return max(least + per_token * height for least, per_token in (STAGE_NS, TENSOR_CORE_NS))
+    for (low, low_ns), (high, high_ns) in pairwise(STAGE_NS):
+        if height <= high:
+            return low_ns + (height - low) / (high - low) * (high_ns - low_ns)
+    raise AssertionError(height)
 
 
 def few_heights(heights: list[int]) -> tuple[int, ...]:
@@ -1497,21 +1583,48 @@ class Plan:
     def __init__(self, sizes: Sizes, clusters: int) -> None:
         check_sizes(sizes)
         heights, pieces = choose(sizes, clusters)
-        self.config = Config(heights)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
-        variants = [self.config.variants.index(height) for height in heights]
-        entries = segments(pieces, variants)
+        variants = Config(heights, 1).variants
+        of_group = [variants.index(height) for height in heights]
+        entries = segments(pieces, of_group)
         turns = max(map(len, entries))
-        per_group, used, items = [], 1, 0  # KB; the first one is the counter's
+        per_group, items, used = [], [], 1  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
-            per_group += [m, n, k, items, used]
-            items += -(-m // WIDEN_TOKENS) * -(-stages_of(k) // WIDEN_STAGES)
+            per_group += [m, n, k, used]
+            items.append(items_of(len(items), m, k, height, used))
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
-        self.numbers = [len(entries) * CLUSTER, turns, items, used, *per_group]
+        self.items = torch.cat(items)
+        warps = len(entries) * CLUSTER * MULTIPLY_WARPS
+        self.config = Config(heights, min(-(-len(self.items) // warps), MAX_BATCH))
+        self.numbers = [len(entries) * CLUSTER, turns, len(self.items), used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
         none = (-1, *[0] * (SEGMENT_WORDS - 1))
         self.table = [mine[turn] if turn < len(mine) else none for turn in range(turns) for mine in entries]
+
+
+def items_of(group: int, m: int, k: int, height: int, at: int) -> torch.Tensor:
+    """A group's items of tokens to widen, int32 (items, ITEM_WORDS): group; where values and scales of the
+    first token and stage begin, in bytes; where they go, in KB of the workspace (at: the group's); tokens and
+    scale atoms that there are from there on; bytes of a token; bytes from a swizzle atom to the next."""
+    stages, atoms = stages_of(k), k // ATOM_K
+    token, stage = torch.cartesian_prod(
+        torch.arange(0, m, WIDEN_TOKENS), torch.arange(0, stages, WIDEN_STAGES)
+    ).T
+    tile = token // height
+    row = (tile * stages + stage) * (2 * height) + token - tile * height
+    scales = (token // ATOM_ROWS * atoms + 2 * stage) * ATOM_BYTES + token % 32 * 16 + token // 32 % 4 * 4
+    columns = (
+        torch.full_like(token, group),
+        token * (k // 2) + stage * PACKED_ROW_BYTES,
+        scales,
+        at + row // WIDEN_TOKENS,
+        m - token,
+        atoms - 2 * stage,
+        torch.full_like(token, k // 2),
+        torch.full_like(token, height * TOKEN_ROW_BYTES),
+    )
+    return torch.stack(columns, dim=1).to(torch.int32)
 
 
 def choose(sizes: Sizes, workers: int) -> tuple[tuple[int, ...], list[list[Piece]]]:
@@ -1539,7 +1652,8 @@ def choose(sizes: Sizes, workers: int) -> tuple[tuple[int, ...], list[list[Piece
 def planned(sizes: Sizes, device: int) -> tuple[Plan, torch.Tensor, torch.Tensor]:
     """The plan, its schedule, and a workspace on the device, all flags down."""
     plan = Plan(sizes, cutlass.utils.HardwareInfo(device).get_max_active_clusters(CLUSTER))
-    schedule = torch.tensor(plan.table, dtype=torch.int32).to("cuda")
+    segments = torch.tensor(plan.table, dtype=torch.int32)
+    schedule = torch.cat([segments.flatten(), plan.items.flatten()]).to("cuda")
     workspace = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
     return plan, schedule, workspace
 

@@ -49,23 +49,41 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     assert all(height % 8 == 0 and 8 <= height <= hopper.MAX_TOKENS for height in config.heights)
     check_shared_memory(hopper, config)
 
-    end, before = 1, 0  # KB; the first one is the counter's
+    at = 1  # KB; the first one is the counter's
     for g, (m, n, k, _) in enumerate(sizes):
-        assert plan.numbers[4 + 5 * g : 9 + 5 * g] == [m, n, k, before, end]
-        stages = -(-k // 128)
-        before += -(-m // 8) * -(-stages // 2)
-        end += -(-m // config.heights[g]) * stages * config.heights[g] * 256 // 1024
-    assert (items, parts_at) == (before, end)
+        assert plan.numbers[4 + 4 * g : 8 + 4 * g] == [m, n, k, at]
+        check_items(plan.items[plan.items[:, 0] == g], m, k, config.heights[g], at)
+        at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
+    assert (items, parts_at) == (len(plan.items), at)
+    assert 1 <= config.batch <= hopper.MAX_BATCH
     check_table(hopper, plan, sizes, columns)
 
 
+def check_items(items, m, k, height, at):
+    """Each 8 tokens x 2 stages once, from where they are to where they go: a tile's stages follow each other,
+    of each the even and the odd rows of 128 B, `height` of either."""
+    stages, atoms = -(-k // 128), k // 64
+    want = []
+    for token in range(0, m, 8):
+        tile, row = divmod(token, height)
+        for stage in range(0, stages, 2):
+            scale = (token // 128 * atoms + 2 * stage) * 512 + token % 32 * 16 + token // 32 % 4 * 4
+            target = at + ((tile * stages + stage) * 2 * height + row) * 128 // 1024
+            want.append([token * k // 2 + stage * 64, scale, target, m - token, atoms - 2 * stage, k // 2])
+    assert items[:, 1:7].tolist() == want and (items[:, 7] == height * 128).all()
+
+
 def check_shared_memory(hopper, config):
-    rings = config.token_ring_bytes + config.weight_slots * hopper.WEIGHT_SLOT_BYTES
+    rings = config.token_ring_bytes + hopper.WEIGHT_STAGES * hopper.WEIGHT_SLOT_BYTES
     staging = 2 * hopper.WARPGROUPS * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
-    assert 8 * 2 * (hopper.MAX_TOKEN_SLOTS + hopper.MAX_WEIGHT_SLOTS) <= hopper.HEADER_BYTES
-    assert config.weight_slots >= 2 and all(config.token_slots(height) >= 2 for height in config.heights)
-    assert config.token_ring_bytes >= hopper.MULTIPLY_WARPS * hopper.SCRATCH_BYTES
+    assert 8 * 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) <= hopper.HEADER_BYTES
+    scratch = hopper.MULTIPLY_WARPS * hopper.SCRATCH_BYTES
+    for height in config.heights:
+        assert config.token_ring_bytes >= hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES
+        head = config.head_stages(height)
+        assert 0 <= head <= hopper.MAX_TOKEN_STAGES
+        assert head * height * hopper.TOKEN_BYTES + scratch <= config.token_ring_bytes
 
 
 def check_table(hopper, plan, sizes, columns):
