@@ -7,7 +7,7 @@ print(report.text())
 What lives where:
     events of the machine   sanitizer (ties the parts together), threads, units, tensor_core, warpgroup, sync,
                             global_events
-    who knows of what       clocks, state, lanes, lane_order, scopes, locations, outside
+    who knows of what       clocks, state, lanes, lane_order, scopes, locations, outside, predecessor
     what memory remembers   shadow, async_shared, global_shadow, descriptors
     undefined values        values, flow, operands, compute, places, poison
     what is said            codes, rules, classify, cycle, records, findings, report, trace

@@ -20,7 +20,7 @@ ON_THE_WAY = "the text wants a fence on the way, not where; official kernels fen
 STUCK = "no rule of the text; the run does not end"
 TWICE = "text for tcgen05; equal copies write one place several times"
 CALLERS = "no rule of the text; inputs belong to the caller"
-PREDECESSOR = "text, if the predecessor wrote it: what it wrote is not known here"
+PREDECESSOR = "text, if the predecessor wrote it: of inputs that is not known here"
 ASKED = "no rule of the text; the kernel asked for it"
 
 
@@ -175,7 +175,8 @@ HAZARDS = _table(
     ("scope_too_narrow", 25, ERROR, TEXT, "8.5, 8.7, 8.9.4",
      "two CTAs would be ordered, or their atomics exclude each other, if a scope included both"),
     ("input_before_dependency", 26, ERROR, PREDECESSOR, "9.7.13.13",
-     "global memory is used before griddepcontrol.wait in a launch that may overlap its predecessor"),
+     "an input, or memory that some kernel writes, is used before griddepcontrol.wait in a launch that may "
+     "overlap its predecessor"),
     ("trap", 27, ERROR, ASKED, "9.7.19.4",
      "the kernel executed a trap"),
     ("illegal", 27, ERROR, TEXT, "9.7",

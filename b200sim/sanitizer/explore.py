@@ -15,6 +15,7 @@ from b200sim.faults import Fault
 from b200sim.machine.observer import Observer, Observers
 from b200sim.machine.schedule import exploration, schedule
 from b200sim.sanitizer.findings import Findings
+from b200sim.sanitizer.predecessor import Predecessors
 from b200sim.sanitizer.report import Explored, Report
 from b200sim.sanitizer.sanitizer import Sanitizer
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 class Counting(Sanitizer):
     """A sanitizer that also notes which order of events it saw."""
 
-    def __init__(self, findings: Findings, explored: Explored, launch: int) -> None:
-        super().__init__(findings, launch=launch, schedule=explored.schedule)
+    def __init__(
+        self, findings: Findings, explored: Explored, launch: int, predecessors: Predecessors
+    ) -> None:
+        super().__init__(findings, launch=launch, schedule=explored.schedule, predecessors=predecessors)
         self.explored = explored
 
     def warp_turn(self, warp: Warp) -> None:
@@ -52,10 +55,11 @@ class Session:
     def __init__(self, extra: Callable[[], Observer] | None = None) -> None:
         self.report = Report()
         self.extra = extra
+        self.predecessors = Predecessors()
 
     def observer(self, explored: Explored) -> Observer:
         explored.launches += 1
-        watch = Counting(self.report.findings, explored, explored.launches - 1)
+        watch = Counting(self.report.findings, explored, explored.launches - 1, self.predecessors)
         return watch if self.extra is None else Observers(watch, self.extra())
 
     @contextmanager

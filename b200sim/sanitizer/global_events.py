@@ -12,6 +12,7 @@ from b200sim.sanitizer.base import Base
 from b200sim.sanitizer.clocks import EXECUTION, MEMORY
 from b200sim.sanitizer.global_shadow import Box, GlobalShadow, Lanes, Run
 from b200sim.sanitizer.locations import Act, Locations, may_meet, strong_pair
+from b200sim.sanitizer.predecessor import Predecessors
 from b200sim.sanitizer.records import Access
 from b200sim.sanitizer.scopes import REDUCTION, WEAK, order_of
 from b200sim.sanitizer.state import ClusterState, WarpState
@@ -30,6 +31,7 @@ KINDS = {"read": "ld", "write": "st", "atomic": "atomic"}
 
 class GlobalEvents(Base):
     global_shadow: GlobalShadow
+    predecessors: Predecessors
     locations: Locations
     acts: dict[tuple[WarpState, int, int], Act]  # of threads: (warp, instruction, clock)
     last_poll: dict[WarpState, tuple[object, ...]]
@@ -53,7 +55,11 @@ class GlobalEvents(Base):
             if self._asked_before(ws, poll):
                 return
             self.last_poll[ws] = poll
-        self.check_dependency(state, ws, ins, None)
+        first = addresses if isinstance(addresses, int) else int(addresses[0])
+        allocation = self.global_shadow.find(first)
+        self.check_dependency(state, ws, ins, None, allocation if kind == "read" else None)
+        if kind != "read":
+            self.predecessors.wrote(allocation)
         key = (ws, id(ins), ws.clock)
         act = self.acts.get(key)
         if act is None:
@@ -87,18 +93,28 @@ class GlobalEvents(Base):
             self.locations.wrote(act, address, atomic=kind == "atomic")
 
     def check_dependency(
-        self, state: ClusterState, ws: WarpState, ins: Instruction, lane: int | None
+        self,
+        state: ClusterState,
+        ws: WarpState,
+        ins: Instruction,
+        lane: int | None,
+        reads: Allocation | None = None,
     ) -> None:
-        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait."""
+        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait. `reads`: all
+        that a thread does is to read there."""
         if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
             access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
             access.kind = "ld"
-            self.report(
-                "input_before_dependency",
-                f"{ins.mnemonic} uses global memory and nothing orders it after griddepcontrol.wait",
-                second=access,
-                edge="griddepcontrol.wait by this thread, or by one that it synchronises with, comes first",
-            )
+
+            def report() -> None:
+                self.report(
+                    "input_before_dependency",
+                    f"{ins.mnemonic} uses global memory and nothing orders it after griddepcontrol.wait",
+                    second=access,
+                    edge="griddepcontrol.wait by this thread, or by one it synchronises with, comes first",
+                )
+
+            self.predecessors.read(reads, report)
 
     # -- fences ---------------------------------------------------------------------------------------
 
@@ -148,6 +164,7 @@ class GlobalEvents(Base):
             ws, operation.ins, slot, number, order, kind, 1 << 10, writes=True, proxy=True, deferred=True,
             lane=operation.thread, reduction=reduction,
         )  # fmt: skip
+        self.predecessors.wrote(self.global_shadow.find(span.address))
         self.global_shadow.write(act, span)
 
     def writes_over(self, ws: WarpState, slot: int, number: int) -> None:

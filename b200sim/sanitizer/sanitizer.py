@@ -10,6 +10,7 @@ from b200sim.sanitizer import codes
 from b200sim.sanitizer.clocks import EXECUTION
 from b200sim.sanitizer.cycle import wait_cycle
 from b200sim.sanitizer.findings import Findings
+from b200sim.sanitizer.predecessor import Predecessors
 from b200sim.sanitizer.state import ClusterState, CtaState
 from b200sim.sanitizer.units import UnitEvents
 
@@ -25,9 +26,15 @@ class Sanitizer(UnitEvents):
     """Watches one launch; what it finds goes to `findings`."""
 
     def __init__(
-        self, findings: Findings | None = None, kernel: str = "", launch: int = 0, schedule: str = ""
+        self,
+        findings: Findings | None = None,
+        kernel: str = "",
+        launch: int = 0,
+        schedule: str = "",
+        predecessors: Predecessors | None = None,
     ) -> None:
         super().__init__(Findings() if findings is None else findings, kernel, launch, schedule)
+        self.predecessors = Predecessors() if predecessors is None else predecessors
         self.pending = {}
         self.places = {}
         self.maps = {}

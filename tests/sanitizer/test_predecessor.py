@@ -1,0 +1,64 @@
+"""What may be read before griddepcontrol.wait: a submission's own memory, if no kernel ever writes there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from b200sim.global_memory import Allocation
+from b200sim.sanitizer import Explored, Sanitizer, Session
+from b200sim.sanitizer.predecessor import Predecessors
+from tests.sanitizer.corpus_small import small
+from tests.sanitizer.run import run_ptx
+
+EARLY = {"input_before_dependency"}
+READ = "ld.param.u64 %a, [p0]; ld.global.b32 %t1, [%a];"
+WRITE = "ld.param.u64 %a, [p0]; st.global.b32 [%a], 1;"
+ADD = "ld.param.u64 %a, [p0]; red.global.add.u32 [%a], 1;"
+WAIT = "griddepcontrol.wait;"
+
+
+def launch(body: str, **more):  # type: ignore[no-untyped-def]
+    data = lambda: ([np.zeros(4, np.uint32), np.zeros(4, np.uint32)], np.zeros(4, np.uint32))  # noqa: E731
+    return replace(small("early", "", f"setp.ne.u32 %p, %tid, 0; @%p bra DONE;\n{body}", data), **more)
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs", "codes"),
+    [
+        (READ + WAIT, (), set()),
+        (READ + WAIT, (0,), EARLY),  # of an input
+        (READ + WAIT + WRITE, (), EARLY),  # written later
+        (READ + WAIT + ADD, (), EARLY),
+        (WAIT + READ + WRITE, (), set()),
+        (WRITE + WAIT, (), EARLY),
+        (ADD + WAIT, (), EARLY),
+    ],
+)
+def test_in_one_launch(body: str, inputs: tuple[int, ...], codes: set[str]) -> None:
+    assert run_ptx(launch(body, pdl=True, inputs=inputs)).findings.codes() == codes
+
+
+def test_without_a_predecessor_that_may_overlap_nothing_is_early() -> None:
+    assert run_ptx(launch(READ + WRITE)).findings.codes() == set()
+
+
+def test_launches_of_a_session_know_of_each_other() -> None:
+    mine, yours = (Allocation(name, 0, 0) for name in ("mine", "yours"))
+    told: list[str] = []
+    session = Predecessors()
+    session.read(mine, lambda: told.append("mine"))
+    session.wrote(yours)
+    assert told == []
+    session.read(yours, lambda: told.append("yours"))  # that an earlier launch wrote
+    assert told == ["yours"]
+    session.wrote(mine)  # the next launch would read what this one writes
+    session.wrote(mine)
+    assert told == ["yours", "mine"]
+
+
+def test_the_launches_of_one_run_share_what_they_know() -> None:
+    session = Session()
+    first, second = (session.observer(Explored("program-order")) for _ in range(2))
+    assert isinstance(first, Sanitizer) and isinstance(second, Sanitizer)
+    assert first.predecessors is second.predecessors
