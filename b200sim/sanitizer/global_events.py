@@ -55,11 +55,7 @@ class GlobalEvents(Base):
             if self._asked_before(ws, poll):
                 return
             self.last_poll[ws] = poll
-        first = addresses if isinstance(addresses, int) else int(addresses[0])
-        allocation = self.global_shadow.find(first)
-        self.check_dependency(state, ws, ins, None, allocation if kind == "read" else None)
-        if kind != "read":
-            self.predecessors.wrote(allocation)
+        self.check_dependency(state, ws, ins, None, addresses if kind == "read" else None)
         key = (ws, id(ins), ws.clock)
         act = self.acts.get(key)
         if act is None:
@@ -70,7 +66,7 @@ class GlobalEvents(Base):
         if kind == "read":
             self.global_shadow.read(act, span)
         else:
-            self.global_shadow.write(act, span)
+            self._writes_global(act, span)
         if act.order.strong:
             for address in [addresses] if isinstance(addresses, int) else np.unique(addresses).tolist():
                 self._strong(act, address, kind)
@@ -98,10 +94,10 @@ class GlobalEvents(Base):
         ws: WarpState,
         ins: Instruction,
         lane: int | None,
-        reads: Allocation | None = None,
+        reads: int | np.ndarray | None = None,
     ) -> None:
-        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait. `reads`: all
-        that a thread does is to read there."""
+        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait. `reads`:
+        addresses, of threads that do no more than read there."""
         if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
             access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
             access.kind = "ld"
@@ -114,7 +110,19 @@ class GlobalEvents(Base):
                     edge="griddepcontrol.wait by this thread, or by one it synchronises with, comes first",
                 )
 
-            self.predecessors.read(reads, report)
+            self.predecessors.read(self._only_allocation(reads), report)
+
+    def _only_allocation(self, addresses: int | np.ndarray | None) -> Allocation | None:
+        """That all the addresses lie in; None if there is none."""
+        if addresses is None:
+            return None
+        low, high = int(np.min(addresses)), int(np.max(addresses))
+        allocation = self.global_shadow.find(low)
+        return allocation if allocation is not None and high < allocation.end else None
+
+    def _writes_global(self, act: Act, span: Box | Lanes | Run) -> None:
+        self.predecessors.wrote(self.global_shadow.find(span.address))
+        self.global_shadow.write(act, span)
 
     # -- fences ---------------------------------------------------------------------------------------
 
@@ -164,8 +172,7 @@ class GlobalEvents(Base):
             ws, operation.ins, slot, number, order, kind, 1 << 10, writes=True, proxy=True, deferred=True,
             lane=operation.thread, reduction=reduction,
         )  # fmt: skip
-        self.predecessors.wrote(self.global_shadow.find(span.address))
-        self.global_shadow.write(act, span)
+        self._writes_global(act, span)
 
     def writes_over(self, ws: WarpState, slot: int, number: int) -> None:
         """wait_group without .read: the copies of bulk slot `slot` up to `number` have written."""

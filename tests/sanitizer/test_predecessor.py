@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from b200sim.global_memory import Allocation
-from b200sim.sanitizer import Explored, Sanitizer, Session
+from b200sim.machine.schedule import ProgramOrder
+from b200sim.sanitizer import Explored, Findings, Sanitizer, Session
 from b200sim.sanitizer.predecessor import Predecessors
 from tests.sanitizer.corpus_small import small
 from tests.sanitizer.run import run_ptx
@@ -41,6 +42,25 @@ def test_in_one_launch(body: str, inputs: tuple[int, ...], codes: set[str]) -> N
 
 def test_without_a_predecessor_that_may_overlap_nothing_is_early() -> None:
     assert run_ptx(launch(READ + WRITE)).findings.codes() == set()
+
+
+def test_a_read_is_too_early_as_soon_as_a_later_launch_writes_there() -> None:
+    predecessors, findings = Predecessors(), Findings()
+    arrays, _ = (defect := launch(READ + WAIT, pdl=True)).data()
+    grid = defect.grid(arrays, ProgramOrder())
+    grid.observer = Sanitizer(findings, predecessors=predecessors)
+    grid.run()
+    assert findings.codes() == set()
+    predecessors.wrote(grid.memory.find(arrays[0].ctypes.data))
+    assert findings.codes() == EARLY
+
+
+def test_lanes_that_read_in_several_places() -> None:
+    """The first lane reads the submission's own memory, the others an input."""
+    spread = """ld.param.u64 %a, [p0]; ld.param.u64 %b, [p1];
+    setp.ne.u32 %p, %tid, 0; @%p mov.u64 %a, %b; ld.global.b32 %t1, [%a];"""
+    defect = replace(launch(""), body=small("early", "", spread + WAIT).body, pdl=True)
+    assert run_ptx(replace(defect, inputs=(1,))).findings.codes() == EARLY
 
 
 def test_launches_of_a_session_know_of_each_other() -> None:
