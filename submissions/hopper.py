@@ -109,7 +109,8 @@ HEAD_NS = 2400  # of multiplications before the first tokens from the workspace 
 SCRATCH_BYTES = 4096
 
 OTHER_SMEM_BYTES = HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + WEIGHT_STAGES * WEIGHT_SLOT_BYTES
-assert MIN_TOKEN_STAGES * MAX_TOKENS * TOKEN_BYTES + OTHER_SMEM_BYTES <= SMEM_BYTES
+TOKEN_RING_BYTES = (SMEM_BYTES - OTHER_SMEM_BYTES) // 1024 * 1024
+assert MIN_TOKEN_STAGES * MAX_TOKENS * TOKEN_BYTES <= TOKEN_RING_BYTES
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
@@ -176,14 +177,10 @@ class Config:
     def max_height(self) -> int:
         return max(self.heights)
 
-    @property
-    def token_ring_bytes(self) -> int:
-        return (SMEM_BYTES - OTHER_SMEM_BYTES) // 1024 * 1024
-
     def head_stages(self, height: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
         is room in the ring, beside that in which it widens what others need."""
-        room = self.token_ring_bytes - MULTIPLY_WARPS * SCRATCH_BYTES
+        room = TOKEN_RING_BYTES - MULTIPLY_WARPS * SCRATCH_BYTES
         return int(min(-(-HEAD_NS // stage_ns(height)), room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
 
 
@@ -302,7 +299,7 @@ def permute_bytes(a: Int32, b: Int32, selector: int, *, loc=None, ip=None) -> In
 
 @dsl_user_op
 def twice(pair: Int32, half: int, *, loc=None, ip=None) -> Int32:
-    """The low or the high half, twice. (Moves, which become part of the multiplications.)"""
+    """The low or the high half, twice. (As `permute_bytes` does; timed like this.)"""
     text = "{ .reg .b16 h<2>; mov.b32 {h0, h1}, $1; mov.b32 $0, {hX, hX}; }".replace("X", str(half))
     return pure(text, "=r,r", [pair], loc=loc, ip=ip)
 
@@ -621,11 +618,14 @@ class Ring:
     def place(self, i: Int32) -> Int32:
         return i & (self.depth - 1)
 
+    def phase(self, i: Int32) -> Int32:
+        return (i >> self.depth.bit_length() - 1) & 1
+
     def await_full(self, i: Int32) -> None:
-        wait(self.full + self.place(i) * 8, (i >> self.depth.bit_length() - 1) & 1)
+        wait(self.full + self.place(i) * 8, self.phase(i))
 
     def await_empty(self, i: Int32) -> None:
-        wait(self.empty + self.place(i) * 8, (i >> self.depth.bit_length() - 1) & 1)
+        wait(self.empty + self.place(i) * 8, self.phase(i))
 
 
 @dataclass(frozen=True)
@@ -635,11 +635,11 @@ class Shared:
     staging: Int32  # of C
 
 
-def shared_memory(config: Config, start: Int32) -> Shared:
+def shared_memory(start: Int32) -> Shared:
     """From `start`: barriers | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
     rings, barriers, place = [], start, start + HEADER_BYTES
     for depth, size in (
-        (MAX_TOKEN_STAGES, config.token_ring_bytes),
+        (MAX_TOKEN_STAGES, TOKEN_RING_BYTES),
         (WEIGHT_STAGES, WEIGHT_STAGES * WEIGHT_SLOT_BYTES),
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
@@ -647,9 +647,9 @@ def shared_memory(config: Config, start: Int32) -> Shared:
     return Shared(*rings, place)
 
 
-def placed(config: Config, at: Int32, size: Int32) -> Int32:
+def placed(at: Int32, size: Int32) -> Int32:
     """Where in the ring of tokens a stage lies, if the one before it ends at `at`."""
-    return cutlass.select_(at + size > config.token_ring_bytes, Int32(0), at)
+    return cutlass.select_(at + size > TOKEN_RING_BYTES, Int32(0), at)
 
 
 # ---- Device: loading ---------------------------------------------------------------------------------------
@@ -709,12 +709,12 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
         source = group.tokens + Int64(tile * group.stages + segment.stage + first) * Int64(stage_bytes)
         source += Int64(rank * share)
         for _ in cutlass.range(first, segment.stages, unroll=1):
-            if at + stage_bytes > config.token_ring_bytes:
-                end += config.token_ring_bytes - at
+            if at + stage_bytes > TOKEN_RING_BYTES:
+                end += TOKEN_RING_BYTES - at
                 at = Int32(0)
             begin = cutlass.select_(lane == loaded % 32, end, begin)
             end += stage_bytes
-            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > config.token_ring_bytes) | (
+            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > TOKEN_RING_BYTES) | (
                 loaded - emptied >= MAX_TOKEN_STAGES
             ):
                 ring.await_empty(emptied)
@@ -892,7 +892,7 @@ def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment,
     """The multiplying warps of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
     words: of the first items."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    scratch = ring.start + config.token_ring_bytes - (warp + 1) * SCRATCH_BYTES  # beyond the head
+    scratch = ring.start + TOKEN_RING_BYTES - (warp + 1) * SCRATCH_BYTES  # beyond the head
     own = own_items(config, warp)
     first = [item_of(groups, workspace, words[i], own[i] < items) for i in range(config.batch)]
     for item in first:
@@ -978,7 +978,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             start = weights.place(used) * WEIGHT_SLOT_BYTES
             upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
             for stage in cutlass.range(segment.stages, unroll=1):
-                at = placed(config, at, stage_bytes)
+                at = placed(at, stage_bytes)
                 even = widen_fragment(upper[:2], lower[:2], scales[0])
                 tokens.await_full(used)
                 # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
@@ -1136,7 +1136,7 @@ def grouped_gemm(
     descriptors = descriptor_address(descriptors[0])
     barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
     # As the result of a shuffle, the address is not computed again at each use.
-    shared = shared_memory(config, cute.arch.make_warp_uniform(barriers.toint()))
+    shared = shared_memory(cute.arch.make_warp_uniform(barriers.toint()))
 
     if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():

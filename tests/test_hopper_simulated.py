@@ -41,10 +41,9 @@ def run(
     path: Path,
     change: Callable[[ModuleType], None] = lambda module: None,
     case: dict[str, Any] = SMALL,
-    right: bool | None = True,
+    right: bool = True,
 ) -> tuple[SimulatedDevice, Session]:
-    """One call under the sanitizer; if it ends, its values must be right (or wrong; None: may be either).
-    Raises `Fault`."""
+    """One call under the sanitizer; if it ends, its values must be right, or wrong. Raises `Fault`."""
     watched = Session()
     with SimulatedDevice(gpu=H200, time_limit=120) as device:
         module = load(path)
@@ -61,7 +60,7 @@ def run(
             raise fault
         with device.paused():
             passed, message = reference.check_implementation(data, output)
-            assert right is None or passed == right, message
+            assert passed == right, message
     return device, watched
 
 
@@ -144,7 +143,7 @@ def test_a_slot_that_is_given_back_too_early(tmp_path: Path) -> None:
     early = broken(tmp_path, f"{multiply}{indent}{release}", f"{release}{indent}{multiply}")
 
     def small_ring(module: ModuleType) -> None:
-        module.OTHER_SMEM_BYTES = module.SMEM_BYTES - module.MULTIPLY_WARPS * module.SCRATCH_BYTES
+        module.TOKEN_RING_BYTES = module.MULTIPLY_WARPS * module.SCRATCH_BYTES
 
     _, watched = run(early, small_ring)
     assert "stage_overwritten" in watched.report.findings.codes()
@@ -176,8 +175,8 @@ def test_the_head_of_a_tile_where_others_tokens_are_widened(tmp_path: Path) -> N
 
     case = ONE_TILE | {"m": (192,)}
     run(PATH, long_head, case)
-    room = "room = self.token_ring_bytes - MULTIPLY_WARPS * SCRATCH_BYTES\n"
-    _, watched = run(broken(tmp_path, room, "room = self.token_ring_bytes\n"), long_head, case, right=None)
+    room = "room = TOKEN_RING_BYTES - MULTIPLY_WARPS * SCRATCH_BYTES\n"
+    _, watched = run(broken(tmp_path, room, "room = TOKEN_RING_BYTES\n"), long_head, case, right=False)
     assert "shared_race" in watched.report.findings.codes()
 
 
@@ -192,28 +191,29 @@ def test_stages_of_different_heights_follow_each_other_in_the_ring() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "right"),
     [
         (
-            "end - cute.arch.shuffle_sync(begin, emptied % 32) > config.token_ring_bytes",
-            "end - cute.arch.shuffle_sync(begin, emptied % 32) > config.token_ring_bytes + stage_bytes",
+            "end - cute.arch.shuffle_sync(begin, emptied % 32) > TOKEN_RING_BYTES",
+            "end - cute.arch.shuffle_sync(begin, emptied % 32) > TOKEN_RING_BYTES + stage_bytes",
+            False,
         ),
-        ("                end += config.token_ring_bytes - at\n", ""),
+        ("                end += TOKEN_RING_BYTES - at\n", "", True),
     ],
     ids=["a stage too many in the ring", "bytes left free at the ring's end do not count"],
 )
-def test_a_stage_loaded_where_another_still_is(tmp_path: Path, old: str, new: str) -> None:
-    _, watched = run(broken(tmp_path, old, new), one_cluster, HEIGHTS, right=None)
+def test_a_stage_loaded_where_another_still_is(tmp_path: Path, old: str, new: str, right: bool) -> None:
+    _, watched = run(broken(tmp_path, old, new), one_cluster, HEIGHTS, right)
     assert "stage_overwritten" in watched.report.findings.codes()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code"),
+    ("old", "new", "code", "right"),
     [
-        ("fence.proxy.async; }", "}", "proxy_fence_missing"),
-        ("meet_grid(counter, all_met)", "pass", "global_read_unordered"),
-        ("        await_flag(flag)\n", "", "global_read_unordered"),
-        ("st.release.gpu.global.b32", "st.relaxed.gpu.global.b32", "global_read_unordered"),
+        ("fence.proxy.async; }", "}", "proxy_fence_missing", True),
+        ("meet_grid(counter, all_met)", "pass", "global_read_unordered", False),
+        ("        await_flag(flag)\n", "", "global_read_unordered", True),
+        ("st.release.gpu.global.b32", "st.relaxed.gpu.global.b32", "global_read_unordered", True),
     ],
     ids=[
         "no fence before bulk copies",
@@ -222,9 +222,9 @@ def test_a_stage_loaded_where_another_still_is(tmp_path: Path, old: str, new: st
         "a flag without release",
     ],
 )
-def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: str) -> None:
-    """For tokens in the workspace, and for parts of sums."""
-    _, watched = run(broken(tmp_path, old, new), cut, right=None)
+def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: str, right: bool) -> None:
+    """For tokens in the workspace, and for parts of sums. In this order of events, right values or not."""
+    _, watched = run(broken(tmp_path, old, new), cut, right=right)
     assert code in watched.report.findings.codes()
 
 

@@ -74,16 +74,16 @@ def check_items(items, m, k, height, at):
 
 
 def check_shared_memory(hopper, config):
-    rings = config.token_ring_bytes + hopper.WEIGHT_STAGES * hopper.WEIGHT_SLOT_BYTES
+    rings = hopper.TOKEN_RING_BYTES + hopper.WEIGHT_STAGES * hopper.WEIGHT_SLOT_BYTES
     staging = 2 * hopper.WARPGROUPS * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
     assert 8 * 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) <= hopper.HEADER_BYTES
     scratch = hopper.MULTIPLY_WARPS * hopper.SCRATCH_BYTES
     for height in config.heights:
-        assert config.token_ring_bytes >= hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES
+        assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= hopper.TOKEN_RING_BYTES
         head = config.head_stages(height)
         assert 0 <= head <= hopper.MAX_TOKEN_STAGES
-        assert head * height * hopper.TOKEN_BYTES + scratch <= config.token_ring_bytes
+        assert head * height * hopper.TOKEN_BYTES + scratch <= hopper.TOKEN_RING_BYTES
 
 
 def check_table(hopper, plan, sizes, columns):
