@@ -45,15 +45,18 @@ def _extreme(choose: Callable[[Lanes, Lanes], Lanes], prefer_negative: bool) -> 
     return compute
 
 
+def _number_wins(choose: Callable[[Lanes, Lanes], Lanes]) -> Callable[[Lanes, Lanes], Lanes]:
+    """Against any NaN. (np.fmin and np.fmax give NaN for a lone signalling NaN, but not in an array.)"""
+    return lambda a, b: np.where(np.isnan(b), a, np.where(np.isnan(a), b, choose(a, b)))
+
+
 def minimum_maximum(
     name: str, keeps_nan: bool, magnitudes: bool, xorsign: bool = False
 ) -> Callable[..., Lanes]:
     """min or max of arrays, element by element. A NaN loses against a number, or wins if `keeps_nan`;
     `magnitudes` are compared without signs, with `xorsign` the result gets the product of the signs."""
-    if name == "min":
-        choose = _extreme(np.minimum if keeps_nan else np.fmin, True)
-    else:
-        choose = _extreme(np.maximum if keeps_nan else np.fmax, False)
+    of_two = np.minimum if name == "min" else np.maximum
+    choose = _extreme(of_two if keeps_nan else _number_wins(of_two), name == "min")
 
     def compute(first: Lanes, *others: Lanes) -> Lanes:
         result = np.abs(first) if magnitudes else first

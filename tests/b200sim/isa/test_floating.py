@@ -212,6 +212,14 @@ def test_extremes(name, words, kind):
     check()
 
 
+@pytest.mark.parametrize("name", ["min", "max"])
+def test_a_number_wins_against_a_signalling_nan_in_all_lanes(name):
+    """Found by test_extremes: the same operands in all lanes are computed as one."""
+    for a, b in ((0xEBAA9455, 0xFFA012F7), (0xFFA012F7, 0xEBAA9455)):
+        operands = [(32, [a] * 32), (32, [b] * 32)]
+        each_way(f"{name}.f32 {{d}}, {{a}}, {{b}};", 32, operands, lambda *_: 0xEBAA9455)
+
+
 @QUICK
 @given(column(xf.F32), column(xf.F32), column(xf.F32))
 def test_extremes_of_three(a, b, c):
