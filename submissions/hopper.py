@@ -8,8 +8,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 
 * Swapped operands: weights are the A side of wgmma (64 rows each), tokens its B side (any multiple of 8).
 * Weights stay 4-bit until they are in registers: each thread widens the values of its wgmma fragment. Shifts
-  and masks make e4m3 of four e2m1 at a time (2^6 too small, no matter: sums are multiplied at the end), the
-  hardware converts pairs of e4m3 to fp16, and one multiplication brings in the scale. All of it is exact.
+  and masks make the upper bytes of four fp16 at a time (the lower ones are zero), and one multiplication per
+  pair brings in the scale. (Both factors are powers of two off; sums are multiplied at the end.) All of it is
+  exact.
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
   barrier of the grid follows (a counter in memory). What it takes is hidden: each CTA also widens the head of
@@ -103,7 +104,6 @@ OTHER_REGISTERS = 32
 # Tokens are widened by the multiplying warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
 WIDEN_TOKENS = 8
 WIDEN_STAGES = 2
-MAX_BATCH = 3  # of these, whose loads are under way together
 HEAD_TOKENS = 16  # of a stage of the head, which a warp widens at a time
 HEAD_NS = 2400  # of multiplications before the first tokens from the workspace are there
 SCRATCH_BYTES = 4096
@@ -124,11 +124,14 @@ ADD_BATCH = 12  # pieces under way at a time
 
 # ---- Encodings ---------------------------------------------------------------------------------------------
 
-# Bytes of a register: e2m1's sign and magnitude in the place of e4m3's sign, low exponent bits, high mantissa
-# bit
+# Bytes of a register: e2m1's sign and magnitude in the place of fp16's sign, low exponent bits, high mantissa
+# bit. What is 2^-14 too small then, and partly subnormal, a scale 2^7 too large makes normal again: wgmma
+# would align products of subnormal values by their format's smallest exponent and cut others off too early.
 SIGNS = -0x77777778  # 0x88888888, of all eight values
-MAGNITUDES = 0x1C1C1C1C
-BIAS = 2.0**12  # 2^6 for weights and tokens each
+MAGNITUDES = 0x0E0E0E0E
+UPPER_BYTES = -0xFF0100  # 0xFF00FF00
+LIFT = 0x5800_5800  # 2^7, as two fp16
+BIAS = 2.0**14  # 2^7 for weights and tokens each
 
 # wgmma shared memory descriptor without its address: K-major, 128 B swizzle, 8 rows = 1024 B
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
@@ -156,11 +159,9 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: the tokens of a tile, group by group, and how many items of tokens to
-    widen a warp fetches at a time."""
+    """What the kernel is compiled for: the tokens of a tile, group by group."""
 
     heights: tuple[int, ...]
-    batch: int
 
     @property
     def groups(self) -> int:
@@ -270,38 +271,29 @@ def and_bits(a: Int32, b: int, *, loc=None, ip=None) -> Int32:
 
 
 @dsl_user_op
-def multiply_halves(a: Int32, b: Int32, *, loc=None, ip=None) -> Int32:
-    return pure("mul.rn.f16x2 $0, $1, $2;", "=r,r,r", [a, b], loc=loc, ip=ip)
+def scale_halves(pair: Int32, scales: Int32, half: int, *, loc=None, ip=None) -> Int32:
+    """Two fp16 times the low or the high half of `scales` (which an operand of HMUL2 selects)."""
+    text = (
+        "{ .reg .b16 low, high; .reg .b32 both; mov.b32 {low, high}, $2; mov.b32 both, {CHOSEN, CHOSEN};"
+        " mul.rn.f16x2 $0, $1, both; }"
+    ).replace("CHOSEN", ("low", "high")[half])
+    return pure(text, "=r,r,r", [pair, scales], loc=loc, ip=ip)
 
 
 @dsl_user_op
 def scales_to_halves(pair: Int32, *, loc=None, ip=None) -> Int32:
-    """Two ue4m3 in the low 16 bits to two fp16; their highest bits are ignored."""
+    """Two ue4m3 in the low 16 bits to two fp16, times 2^7; their highest bits are ignored."""
     text = (
-        "{ .reg .b16 low, high; mov.b32 {low, high}, $1; and.b16 low, low, 0x7F7F;"
-        " cvt.rn.f16x2.e4m3x2 $0, low; }"
+        "{ .reg .b16 low, high; .reg .b32 both, lift; mov.b32 {low, high}, $1;"
+        " cvt.rn.f16x2.e4m3x2 both, low; abs.f16x2 both, both;"
+        f" mov.b32 lift, {LIFT}; mul.rn.f16x2 $0, both, lift; }}"
     )
     return pure(text, "=r,r", [pair], loc=loc, ip=ip)
 
 
 @dsl_user_op
-def e4m3_to_halves(four: Int32, *, loc=None, ip=None) -> list[Int32]:
-    """Four e4m3 to two pairs of fp16."""
-    low = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.rn.f16x2.e4m3x2 $0, low; }"
-    high = "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.rn.f16x2.e4m3x2 $0, high; }"
-    return [pure(text, "=r,r", [four], loc=loc, ip=ip) for text in (low, high)]
-
-
-@dsl_user_op
 def permute_bytes(a: Int32, b: Int32, selector: int, *, loc=None, ip=None) -> Int32:
     return pure("prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", [a, b, selector], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def twice(pair: Int32, half: int, *, loc=None, ip=None) -> Int32:
-    """The low or the high half, twice. (As `permute_bytes` does; timed like this.)"""
-    text = "{ .reg .b16 h<2>; mov.b32 {h0, h1}, $1; mov.b32 $0, {hX, hX}; }".replace("X", str(half))
-    return pure(text, "=r,r", [pair], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -506,16 +498,17 @@ def meet_warpgroup(warpgroup: Int32, *, loc=None, ip=None) -> None:
 
 
 def widen(word: Int32) -> list[Int32]:
-    """Eight e2m1 as pairs of fp16, times 2^-6: values 1 and 3, 5 and 7, 0 and 2, 4 and 6."""
+    """Eight e2m1 as pairs of fp16, times 2^-14: values 1 and 5, 3 and 7, 0 and 4, 2 and 6."""
     signs = and_bits(word, SIGNS)
-    high = select_bits(word >> 2, MAGNITUDES, signs)
-    low = select_bits(word << 2, MAGNITUDES, signs << 4)
-    return [*e4m3_to_halves(high), *e4m3_to_halves(low)]
+    high = select_bits(word >> 3, MAGNITUDES, signs)
+    low = select_bits(word << 1, MAGNITUDES, signs << 4)
+    pairs = ((permute_bytes(four, 0, 0x2404), and_bits(four, UPPER_BYTES)) for four in (high, low))
+    return [*chain.from_iterable(pairs)]
 
 
-def widen_scaled(words: list[Int32], scale: Int32) -> list[Int32]:
-    """16 values of one row, which share a scale, as 8 registers: 2 per wgmma."""
-    return [multiply_halves(pair, scale) for word in words for pair in widen(word)]
+def widen_scaled(words: list[Int32], scales: Int32, half: int) -> list[Int32]:
+    """16 values of one row, which share a scale (a half of `scales`), as 8 registers: 2 per wgmma."""
+    return [scale_halves(pair, scales, half) for word in words for pair in widen(word)]
 
 
 # ---- Device: who works on what -----------------------------------------------------------------------------
@@ -632,6 +625,7 @@ class Ring:
 class Shared:
     tokens: Ring
     weights: Ring
+    nobody: Int32  # a barrier at which nobody waits
     staging: Int32  # of C
 
 
@@ -644,7 +638,7 @@ def shared_memory(start: Int32) -> Shared:
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
         barriers, place = barriers + 16 * depth, place + size
-    return Shared(*rings, place)
+    return Shared(*rings, barriers, place)
 
 
 def placed(at: Int32, size: Int32) -> Int32:
@@ -760,10 +754,9 @@ def items_begin(schedule: Int64, turns: Int32) -> Int64:
     return schedule + Int64(segments) * (4 * SEGMENT_WORDS)
 
 
-def own_items(config: Config, warp: Int32) -> list[Int32]:
-    """Numbers of the items that a multiplying warp widens first; others follow at the same distance."""
-    ctas = cute.arch.grid_dim()[0]
-    return [warp * ctas + cute.arch.block_idx()[0] + i * ctas * MULTIPLY_WARPS for i in range(config.batch)]
+def first_item(warp: Int32) -> Int32:
+    """Number of the item that a multiplying warp widens first; others follow at a distance of all warps."""
+    return warp * cute.arch.grid_dim()[0] + cute.arch.block_idx()[0]
 
 
 @cute.jit
@@ -774,12 +767,12 @@ def item_words(items_at: Int64, item: Int32, items: Int32):
 
 
 @cute.jit
-def prefetch_plan(config: cutlass.Constexpr, schedule, turns, items):
+def prefetch_plan(schedule, turns, items):
     """What this CTA reads first, into L2, for the next launch with this plan: weights have driven it out."""
     lane = cute.arch.lane_idx()
     if lane < MULTIPLY_WARPS:
-        for item in own_items(config, lane):
-            prefetch(items_begin(schedule, turns) + Int64(cutlass.min(item, items - 1)) * (4 * ITEM_WORDS))
+        item = cutlass.min(first_item(lane), items - 1)
+        prefetch(items_begin(schedule, turns) + Int64(item) * (4 * ITEM_WORDS))
     if lane == MULTIPLY_WARPS:
         prefetch(segment_address(schedule, Int32(0)))
 
@@ -890,23 +883,21 @@ def store_head(height: Int32, rows, fetched, start: Int32):
 @cute.jit
 def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment, items_at, workspace, ring):
     """The multiplying warps of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
-    words: of the first items."""
+    words: of the first item."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     scratch = ring.start + TOKEN_RING_BYTES - (warp + 1) * SCRATCH_BYTES  # beyond the head
-    own = own_items(config, warp)
-    first = [item_of(groups, workspace, words[i], own[i] < items) for i in range(config.batch)]
-    for item in first:
-        prefetch_source(item.source)
+    number = first_item(warp)
+    item = item_of(groups, workspace, words, number < items)
+    prefetch_source(item.source)
     sources, rows = head_sources(config, groups, segment)
     cute.arch.griddepcontrol_wait()
     cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
-    fetched = [fetch(item.source) for item in first]
+    fetched = fetch(item.source)
     fetched_head = [fetch(source) for source in sources]
-    for i in cutlass.range_constexpr(config.batch):
-        store_item(first[i], fetched[i], scratch)
+    store_item(item, fetched, scratch)
     stride = cute.arch.grid_dim()[0] * MULTIPLY_WARPS
-    for number in cutlass.range(own[-1] + stride, items, stride, unroll=1):
-        item = item_of(groups, workspace, item_words(items_at, number, items), number < items)
+    for later in cutlass.range(number + stride, items, stride, unroll=1):
+        item = item_of(groups, workspace, item_words(items_at, later, items), later < items)
         store_item(item, fetch(item.source), scratch)
     cross_proxy_fence()
     cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
@@ -930,9 +921,7 @@ def store_chunks(
     both = (scales_to_halves(scales), scales_to_halves(scales >> 16))
     blocks = []
     for block in range(4):
-        halves = both[block // 2]
-        scale = permute_bytes(halves, halves, 0x3232 if block % 2 else 0x1010)
-        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], scale))
+        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], both[block // 2], block % 2))
     for chunk in range(8):
         place = address + (chunk ^ row) * 16 + half * 8
         store_pair(place, blocks[0][chunk], blocks[2][chunk])
@@ -953,6 +942,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
     weights_in = weights.start + fragment_row * PACKED_ROW_BYTES + i * 16
     # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
     tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
+    nobody = in_cta(shared.nobody, lane % CLUSTER)
 
     zero = turns >> 31  # which the compiler does not know
     tokens_at = cute.arch.make_warp_uniform((tokens.start >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF))
@@ -977,18 +967,20 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             weights.await_full(used)
             start = weights.place(used) * WEIGHT_SLOT_BYTES
             upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
+            released = nobody  # by the end of the next multiplication: the stage before
             for stage in cutlass.range(segment.stages, unroll=1):
                 at = placed(at, stage_bytes)
-                even = widen_fragment(upper[:2], lower[:2], scales[0])
+                even = widen_fragment(upper, lower, scales, 0)
                 tokens.await_full(used)
                 # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
                 multiply(sums, even, tokens_at + (at >> 4) + used * zero, segment.variant, config.variants)
-                if lane < CLUSTER and stage > 0:
-                    arrive_in_cluster(tokens_empty + tokens.place(used - 1) * 8)
-
-                odd = widen_fragment(upper[2:], lower[2:], scales[1])
-                if lane == 0:
+                # (One condition for both, and none for the first stage: each takes ALU instructions.)
+                if lane < CLUSTER:
+                    arrive_in_cluster(released)
                     arrive(weights.empty + weights.place(used) * 8)
+                released = tokens_empty + tokens.place(used) * 8
+
+                odd = widen_fragment(upper, lower, scales, 1)
                 used += 1
                 if stage + 1 < segment.stages:  # its values are on their way before they are needed
                     weights.await_full(used)
@@ -998,7 +990,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
                 at += stage_bytes
             finish(sums)
             if lane < CLUSTER:
-                arrive_in_cluster(tokens_empty + tokens.place(used - 1) * 8)
+                arrive_in_cluster(released)
             complete(config, sums, groups, segment, parts, shared.staging, warp, lane)
         current = as_segment(words)
 
@@ -1009,20 +1001,20 @@ def scale_at(row: Int32) -> Int32:
 
 
 def load_fragment(weights: Int32, scales: Int32):
-    """A thread's share of 64 rows x 128 of K, packed: four words of row r, of row r + 8, and the scales as
-    fp16, by blocks: those of row r and of row r + 8, doubled."""
+    """A thread's share of 64 rows x 128 of K, packed: four words (two blocks) of row r, of row r + 8, and of
+    each row both blocks' scales as fp16."""
     upper = load_words("shared", weights, 4)
     lower = load_words("shared", weights + 8 * PACKED_ROW_BYTES, 4)
     both = [scales_to_halves(load_word("shared.u16", scales + 8 * 16 * i)) for i in range(2)]
-    doubled = [[twice(halves, half) for halves in both] for half in range(2)]
-    return upper, lower, doubled
+    return upper, lower, both
 
 
-def widen_fragment(upper: list[Int32], lower: list[Int32], scales: list[Int32]) -> list[Int32]:
+def widen_fragment(upper: list[Int32], lower: list[Int32], scales: list[Int32], block: int) -> list[Int32]:
     """A block of each of two rows as four wgmmas want them: (row, k), (row + 8, k), (row, k + 8),
     (row + 8, k + 8) per step."""
-    pairs = zip(widen_scaled(upper, scales[0]), widen_scaled(lower, scales[1]), strict=True)
-    return [half for pair in pairs for half in pair]
+    words = slice(2 * block, 2 * block + 2)
+    above, below = widen_scaled(upper[words], scales[0], block), widen_scaled(lower[words], scales[1], block)
+    return [half for pair in zip(above, below, strict=True) for half in pair]
 
 
 @cute.jit
@@ -1114,11 +1106,15 @@ def pack_blocks(sums, first: int, count: int) -> list[Int32]:
 
 
 def init_barriers(barriers: cute.Pointer) -> None:
-    for depth, releases in ((MAX_TOKEN_STAGES, MULTIPLY_WARPS * CLUSTER), (WEIGHT_STAGES, MULTIPLY_WARPS)):
+    """As `shared_memory` places them. Of each warp CLUSTER lanes release a stage: of tokens each in another
+    CTA, of weights all in their own."""
+    releases = MULTIPLY_WARPS * CLUSTER
+    for depth in (MAX_TOKEN_STAGES, WEIGHT_STAGES):
         for i in range(depth):
             cute.arch.mbarrier_init(barriers + i, 1)
             cute.arch.mbarrier_init(barriers + depth + i, releases)
         barriers += 2 * depth
+    cute.arch.mbarrier_init(barriers, releases)
 
 
 @cute.kernel
@@ -1145,7 +1141,7 @@ def grouped_gemm(
     cute.arch.griddepcontrol_launch_dependents()
     words = segment_words(schedule, Int32(0))
     items_at = items_begin(schedule, turns)
-    first_items = [item_words(items_at, item, items) for item in own_items(config, warp)]
+    first_words = item_words(items_at, first_item(warp), items)
     cute.arch.cluster_arrive_relaxed()
     cute.arch.cluster_wait()
     if warp == WEIGHTS_WARP:
@@ -1156,12 +1152,12 @@ def grouped_gemm(
         cute.arch.griddepcontrol_wait()
         cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
-        prefetch_plan(config, schedule, turns, items)
+        prefetch_plan(schedule, turns, items)
     elif warp > TOKENS_WARP:
         cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
     else:
         first = as_segment(words)
-        widen_first(config, groups, items, first_items, Segment(*first), items_at, workspace, shared.tokens)
+        widen_first(config, groups, items, first_words, Segment(*first), items_at, workspace, shared.tokens)
         multiply_tiles(config, groups, schedule, turns, first, parts, shared)
 
     # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
@@ -1584,7 +1580,7 @@ class Plan:
         check_sizes(sizes)
         heights, pieces = choose(sizes, clusters)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
-        variants = Config(heights, 1).variants
+        variants = Config(heights).variants
         of_group = [variants.index(height) for height in heights]
         entries = segments(pieces, of_group)
         turns = max(map(len, entries))
@@ -1594,8 +1590,7 @@ class Plan:
             items.append(items_of(len(items), m, k, height, used))
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
         self.items = torch.cat(items)
-        warps = len(entries) * CLUSTER * MULTIPLY_WARPS
-        self.config = Config(heights, min(-(-len(self.items) // warps), MAX_BATCH))
+        self.config = Config(heights)
         self.numbers = [len(entries) * CLUSTER, turns, len(self.items), used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
