@@ -17,7 +17,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   its first tile, a few stages, for itself, and multiplies that meanwhile.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
   the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
-  each other and share the tokens: each loads half of them for both.
+  each other and share the tokens: each loads half of them for both. Where that leaves too few tokens for a
+  tile (weights are widened once per tile, and below some 100 tokens that takes longer than to multiply them),
+  only two warpgroups multiply, and tiles have fewer rows and more tokens.
 * The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
@@ -59,10 +61,7 @@ STAGE = 128  # of K: what the barriers count
 HALF_STEPS = 4  # wgmmas of half a stage, which is widened at a time
 MMA_K = 16
 WARPGROUP_ROWS = 64
-WARPGROUPS = 3  # that multiply
 CLUSTER = 2  # CTAs with weight rows below each other, which share their tokens
-CTA_ROWS = WARPGROUPS * WARPGROUP_ROWS
-TILE_ROWS = CLUSTER * CTA_ROWS
 MAX_TOKENS = 192  # of a tile: 96 accumulator registers
 TOKENS_MULTIPLE = 8
 MAX_VARIANTS = 8  # tile heights (tokens) in one kernel
@@ -78,11 +77,8 @@ ATOM_WORDS = ATOM_BYTES // 4
 # Two rings in shared memory, of stages (T: the tile's tokens):
 #   tokens   2 x T rows of 128 B (fp16, 128 B swizzle): the even blocks of 16 of K, the odd ones. Stages of
 #            different tiles lie one behind the other; what would cross the ring's end begins at its start.
-#   weights  192 rows of 64 B | scales: 2 x 2 atoms (rows x K)
+#   weights  128 or 192 rows of 64 B | scales: 1 x 2 or 2 x 2 atoms (rows x K)
 PACKED_ROW_BYTES = STAGE // 2
-SCALE_BYTES = 4 * ATOM_BYTES
-WEIGHT_BYTES = CTA_ROWS * PACKED_ROW_BYTES
-WEIGHT_SLOT_BYTES = WEIGHT_BYTES + SCALE_BYTES
 TOKEN_ROW_BYTES = 128
 TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
@@ -93,33 +89,28 @@ SMEM_BYTES = 227 * 1024
 MIN_TOKEN_STAGES = 3  # of the largest tile's tokens
 MAX_TOKEN_STAGES = 8  # in the ring at once; a power of two
 WEIGHT_STAGES = 4  # likewise
+MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
-MULTIPLY_WARPS = 4 * WARPGROUPS
-WEIGHTS_WARP = MULTIPLY_WARPS  # loads weights
+WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
+WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
-THREADS = 128 * (WARPGROUPS + 1)
-MULTIPLY_REGISTERS = 160
-OTHER_REGISTERS = 32
+THREADS = 32 * WIDEN_WARPS + 128
 
-# Tokens are widened by the multiplying warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
+# Tokens are widened by 12 warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
 WIDEN_TOKENS = 8
 WIDEN_STAGES = 2
 HEAD_TOKENS = 16  # of a stage of the head, which a warp widens at a time
-HEAD_NS = 2400  # of multiplications before the first tokens from the workspace are there
+HEAD_NS = 1800  # of multiplications before the first tokens from the workspace are there
 SCRATCH_BYTES = 4096
-
-OTHER_SMEM_BYTES = HEADER_BYTES + 2 * WARPGROUPS * STAGING_BYTES + WEIGHT_STAGES * WEIGHT_SLOT_BYTES
-TOKEN_RING_BYTES = (SMEM_BYTES - OTHER_SMEM_BYTES) // 1024 * 1024
-assert MIN_TOKEN_STAGES * MAX_TOKENS * TOKEN_BYTES <= TOKEN_RING_BYTES
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
-ALL_MULTIPLY = 2
+HEAD_IS_WIDE = 2
 FIRST_WARPGROUP_BARRIER = 3
 
 # A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
-FLAG_BYTES = 4 * MULTIPLY_WARPS
-PIECE_BYTES = 16 * 32 * MULTIPLY_WARPS
+FLAG_BYTES = 4 * WIDEN_WARPS
+PIECE_BYTES = 16 * 32 * WIDEN_WARPS
 ADD_BATCH = 12  # pieces under way at a time
 
 # ---- Encodings ---------------------------------------------------------------------------------------------
@@ -137,12 +128,8 @@ BIAS = 2.0**14  # 2^7 for weights and tokens each
 TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
-# Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200. Of a stage: (tokens, ns),
-# between them straight lines; of the rest: least, and per token.
-STAGE_NS = (
-    *((8, 420), (40, 560), (64, 667), (72, 730), (80, 780)),
-    *((96, 865), (104, 880), (128, 985), (152, 1042), (192, 1295)),
-)
+# Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200; those of stages are of a
+# Geometry. Of the rest: least, and per token.
 STORE_NS = 950, 5.2  # sums to C, and the first stage on its way
 WRITE_NS = 1300, 12  # sums to the workspace, likewise
 ADD_NS = 0, 14  # and from there
@@ -157,10 +144,81 @@ EVICT_FIRST = 0x12F0_0000_0000_0000
 EVICT_LAST = 0x14F0_0000_0000_0000
 
 
+@dataclass(frozen=True, repr=False)
+class Geometry:
+    """How many warpgroups multiply (64 rows each), and what follows. registers: of a thread there, and of
+    others (`setmaxnreg`); stage_times: (tokens, ns) of a stage, between them straight lines."""
+
+    warpgroups: int
+    registers: tuple[int, int]
+    stage_times: tuple[tuple[int, float], ...]
+
+    def __repr__(self) -> str:  # part of the kernel's name
+        return f"Geometry({self.warpgroups})"
+
+    def __post_init__(self) -> None:
+        assert self.token_ring_bytes >= MIN_TOKEN_STAGES * MAX_TOKENS * TOKEN_BYTES
+
+    @property
+    def warps(self) -> int:
+        return 4 * self.warpgroups
+
+    @property
+    def cta_rows(self) -> int:
+        return self.warpgroups * WARPGROUP_ROWS
+
+    @property
+    def tile_rows(self) -> int:
+        return CLUSTER * self.cta_rows
+
+    @property
+    def scale_rows(self) -> int:
+        """Rows of atoms in which a CTA's rows lie."""
+        return 1 if self.cta_rows % ATOM_ROWS == 0 else 2
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.cta_rows * PACKED_ROW_BYTES
+
+    @property
+    def slot_bytes(self) -> int:
+        """A stage of weights and their scales."""
+        return self.weight_bytes + self.scale_rows * 2 * ATOM_BYTES
+
+    @property
+    def token_ring_bytes(self) -> int:
+        others = HEADER_BYTES + 2 * self.warpgroups * STAGING_BYTES + WEIGHT_STAGES * self.slot_bytes
+        return (SMEM_BYTES - others) // 1024 * 1024
+
+    def stage_ns(self, height: int) -> float:
+        for (low, low_ns), (high, high_ns) in pairwise(self.stage_times):
+            if height <= high:
+                return low_ns + (height - low) / (high - low) * (high_ns - low_ns)
+        raise AssertionError(height)
+
+
+GEOMETRIES = (
+    Geometry(
+        warpgroups=3,
+        registers=(160, 32),
+        stage_times=(
+            *((8, 420), (40, 560), (64, 667), (72, 730), (80, 780)),
+            *((96, 865), (104, 880), (128, 985), (152, 1042), (192, 1295)),
+        ),
+    ),
+    Geometry(
+        warpgroups=2,
+        registers=(208, 40),
+        stage_times=((8, 330), (64, 500), (80, 545), (96, 600), (128, 660), (160, 750), (192, 900)),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: the tokens of a tile, group by group."""
+    """What the kernel is compiled for: who multiplies, and the tokens of a tile, group by group."""
 
+    geometry: Geometry
     heights: tuple[int, ...]
 
     @property
@@ -181,8 +239,9 @@ class Config:
     def head_stages(self, height: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
         is room in the ring, beside that in which it widens what others need."""
-        room = TOKEN_RING_BYTES - MULTIPLY_WARPS * SCRATCH_BYTES
-        return int(min(-(-HEAD_NS // stage_ns(height)), room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
+        room = self.geometry.token_ring_bytes - WIDEN_WARPS * SCRATCH_BYTES
+        stages = -(-HEAD_NS // self.geometry.stage_ns(height))
+        return int(min(stages, room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -585,11 +644,12 @@ def segment_words(schedule: Int64, turn: Int32):
     return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
 
 
-def as_segment(words):
+def as_segment(config: Config, words):
     """Fields of a Segment, the same for a whole warp: the cluster's segment with this CTA's rows and part."""
     group, row, token, variant, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    return [group, row + rank * CTA_ROWS, token, variant, stage, stages, part * CLUSTER + rank, adds]
+    row += rank * config.geometry.cta_rows
+    return [group, row, token, variant, stage, stages, part * CLUSTER + rank, adds]
 
 
 @cute.jit
@@ -625,25 +685,25 @@ class Ring:
 class Shared:
     tokens: Ring
     weights: Ring
-    nobody: Int32  # a barrier at which nobody waits
+    nobody: Int32  # a barrier for which nobody waits, in its first phase for ever
     staging: Int32  # of C
 
 
-def shared_memory(start: Int32) -> Shared:
+def shared_memory(geometry: Geometry, start: Int32) -> Shared:
     """From `start`: barriers | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
     rings, barriers, place = [], start, start + HEADER_BYTES
     for depth, size in (
-        (MAX_TOKEN_STAGES, TOKEN_RING_BYTES),
-        (WEIGHT_STAGES, WEIGHT_STAGES * WEIGHT_SLOT_BYTES),
+        (MAX_TOKEN_STAGES, geometry.token_ring_bytes),
+        (WEIGHT_STAGES, WEIGHT_STAGES * geometry.slot_bytes),
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
         barriers, place = barriers + 16 * depth, place + size
     return Shared(*rings, barriers, place)
 
 
-def placed(at: Int32, size: Int32) -> Int32:
+def placed(config: Config, at: Int32, size: Int32) -> Int32:
     """Where in the ring of tokens a stage lies, if the one before it ends at `at`."""
-    return cutlass.select_(at + size > TOKEN_RING_BYTES, Int32(0), at)
+    return cutlass.select_(at + size > config.geometry.token_ring_bytes, Int32(0), at)
 
 
 # ---- Device: loading ---------------------------------------------------------------------------------------
@@ -652,22 +712,23 @@ def placed(at: Int32, size: Int32) -> Int32:
 @cute.jit
 def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors, ring):
     """A warp keeps the ring of weights full. (All of it walks the loop, so that addresses are uniform.)"""
-    loaded = Int32(0)
+    geometry, loaded = config.geometry, Int32(0)
     for turn in cutlass.range(turns, unroll=1):
-        segment = Segment(*as_segment(words))
+        segment = Segment(*as_segment(config, words))
         words = next_segment(schedule, turn, turns)
         values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
         scales = values + DESCRIPTOR_BYTES
         atom_row = segment.row // ATOM_ROWS
         for i in cutlass.range(segment.stages, unroll=1):
             stage, slot = segment.stage + i, ring.place(loaded)
-            full, smem = ring.full + slot * 8, ring.start + slot * WEIGHT_SLOT_BYTES
+            full, smem = ring.full + slot * 8, ring.start + slot * geometry.slot_bytes
             if loaded >= WEIGHT_STAGES:
                 ring.await_empty(loaded - WEIGHT_STAGES)
             with cute.arch.elect_one():
-                expect(full, Int32(WEIGHT_SLOT_BYTES))
+                expect(full, Int32(geometry.slot_bytes))
                 load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
-                load_box(smem + WEIGHT_BYTES, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST)
+                smem += geometry.weight_bytes
+                load_box(smem, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST)
             loaded += 1
 
 
@@ -679,11 +740,12 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     that stay free at the ring's end: lane i % 32 knows where stage i begins. A stage may be loaded when the
     first of those not yet known to be empty begins less than a ring before this one's end."""
     all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
+    ring_bytes = config.geometry.token_ring_bytes
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     lane = cute.arch.lane_idx()
     loaded, emptied, at, end, begin = Int32(0), Int32(0), Int32(0), Int32(0), Int32(0)
     for turn in cutlass.range(turns, unroll=1):
-        segment = Segment(*as_segment(words))
+        segment = Segment(*as_segment(config, words))
         words = next_segment(schedule, turn, turns)
         group = pick(groups, segment.group)
         stage_bytes = group.height * TOKEN_BYTES
@@ -695,7 +757,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
                 arrive(ring.full + lane * 8)
             begin, at = lane * stage_bytes, loaded * stage_bytes
             end = at
-            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
             with cute.arch.elect_one():
                 meet_grid(counter, all_met)
             cute.arch.sync_warp()
@@ -703,12 +765,12 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
         source = group.tokens + Int64(tile * group.stages + segment.stage + first) * Int64(stage_bytes)
         source += Int64(rank * share)
         for _ in cutlass.range(first, segment.stages, unroll=1):
-            if at + stage_bytes > TOKEN_RING_BYTES:
-                end += TOKEN_RING_BYTES - at
+            if at + stage_bytes > ring_bytes:
+                end += ring_bytes - at
                 at = Int32(0)
             begin = cutlass.select_(lane == loaded % 32, end, begin)
             end += stage_bytes
-            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > TOKEN_RING_BYTES) | (
+            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > ring_bytes) | (
                 loaded - emptied >= MAX_TOKEN_STAGES
             ):
                 ring.await_empty(emptied)
@@ -755,7 +817,7 @@ def items_begin(schedule: Int64, turns: Int32) -> Int64:
 
 
 def first_item(warp: Int32) -> Int32:
-    """Number of the item that a multiplying warp widens first; others follow at a distance of all warps."""
+    """Number of the item that a warp widens first; others follow at a distance of all warps."""
     return warp * cute.arch.grid_dim()[0] + cute.arch.block_idx()[0]
 
 
@@ -770,10 +832,10 @@ def item_words(items_at: Int64, item: Int32, items: Int32):
 def prefetch_plan(schedule, turns, items):
     """What this CTA reads first, into L2, for the next launch with this plan: weights have driven it out."""
     lane = cute.arch.lane_idx()
-    if lane < MULTIPLY_WARPS:
+    if lane < WIDEN_WARPS:
         item = cutlass.min(first_item(lane), items - 1)
         prefetch(items_begin(schedule, turns) + Int64(item) * (4 * ITEM_WORDS))
-    if lane == MULTIPLY_WARPS:
+    if lane == WIDEN_WARPS:
         prefetch(segment_address(schedule, Int32(0)))
 
 
@@ -852,8 +914,8 @@ def head_sources(config: Config, groups, segment):
     reciprocal = by_variant(config, segment.variant, lambda height: -(-(1 << 16) // blocks_of(height)))
     items = [config.head_stages(height) * blocks_of(height) for height in config.variants]
     sources, rows = [], []
-    for i in range(-(-max(items) // MULTIPLY_WARPS)):
-        item = warp + i * MULTIPLY_WARPS
+    for i in range(-(-max(items) // WIDEN_WARPS)):
+        item = warp + i * WIDEN_WARPS
         stage = item * reciprocal >> 16
         at = (item - stage * blocks) * HEAD_TOKENS + second * 8 + row
         inside = (stage < head) & (at < group.height)
@@ -877,30 +939,29 @@ def store_head(height: Int32, rows, fetched, start: Int32):
             target = start + rows[i] * TOKEN_ROW_BYTES
             store_chunks(target, height * TOKEN_ROW_BYTES, row, half, *fetched[i])
     cross_proxy_fence()
-    cute.arch.barrier(barrier_id=ALL_MULTIPLY, number_of_threads=32 * MULTIPLY_WARPS)
+    cute.arch.barrier(barrier_id=HEAD_IS_WIDE, number_of_threads=32 * WIDEN_WARPS)
 
 
 @cute.jit
 def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment, items_at, workspace, ring):
-    """The multiplying warps of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
+    """Three warpgroups of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
     words: of the first item."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    scratch = ring.start + TOKEN_RING_BYTES - (warp + 1) * SCRATCH_BYTES  # beyond the head
+    scratch = ring.start + config.geometry.token_ring_bytes - (warp + 1) * SCRATCH_BYTES  # beyond the head
     number = first_item(warp)
     item = item_of(groups, workspace, words, number < items)
     prefetch_source(item.source)
     sources, rows = head_sources(config, groups, segment)
     cute.arch.griddepcontrol_wait()
-    cute.arch.setmaxregister_increase(MULTIPLY_REGISTERS)
     fetched = fetch(item.source)
     fetched_head = [fetch(source) for source in sources]
     store_item(item, fetched, scratch)
-    stride = cute.arch.grid_dim()[0] * MULTIPLY_WARPS
+    stride = cute.arch.grid_dim()[0] * WIDEN_WARPS
     for later in cutlass.range(number + stride, items, stride, unroll=1):
         item = item_of(groups, workspace, item_words(items_at, later, items), later < items)
         store_item(item, fetch(item.source), scratch)
     cross_proxy_fence()
-    cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (MULTIPLY_WARPS + 1))
+    cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
     store_head(height_of_variant(config, segment.variant), rows, fetched_head, ring.start)
 
 
@@ -933,8 +994,8 @@ def store_chunks(
 
 @cute.jit
 def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, parts, shared):
-    """Three warpgroups, 64 rows each."""
-    weights, tokens = shared.weights, shared.tokens
+    """Two or three warpgroups, 64 rows each."""
+    weights, tokens, slot_bytes = shared.weights, shared.tokens, config.geometry.slot_bytes
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     lane = cute.arch.lane_idx()
     # Where a thread's fragment lies in a stage: rows r and r + 8, of each the i-th of four 16 B (two blocks)
@@ -957,19 +1018,17 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             half_bytes = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
             stage_bytes = 2 * half_bytes
             scale_row = segment.row % ATOM_ROWS + fragment_row
-            scales_in = (
-                weights.start + WEIGHT_BYTES + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
-            )
-            scales_in += i // 2 * ATOM_BYTES + i % 2 * 2
+            scales_in = weights.start + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
+            scales_in += config.geometry.weight_bytes + i // 2 * ATOM_BYTES + i % 2 * 2
             sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
             sums.fill(0.0)
 
             weights.await_full(used)
-            start = weights.place(used) * WEIGHT_SLOT_BYTES
+            start = weights.place(used) * slot_bytes
             upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
             released = nobody  # by the end of the next multiplication: the stage before
             for stage in cutlass.range(segment.stages, unroll=1):
-                at = placed(at, stage_bytes)
+                at = placed(config, at, stage_bytes)
                 even = widen_fragment(upper, lower, scales, 0)
                 tokens.await_full(used)
                 # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
@@ -984,7 +1043,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
                 used += 1
                 if stage + 1 < segment.stages:  # its values are on their way before they are needed
                     weights.await_full(used)
-                    start = weights.place(used) * WEIGHT_SLOT_BYTES
+                    start = weights.place(used) * slot_bytes
                     upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
                 multiply(sums, odd, tokens_at + (at + half_bytes >> 4), segment.variant, config.variants)
                 at += stage_bytes
@@ -992,7 +1051,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             if lane < CLUSTER:
                 arrive_in_cluster(released)
             complete(config, sums, groups, segment, parts, shared.staging, warp, lane)
-        current = as_segment(words)
+        current = as_segment(config, words)
 
 
 def scale_at(row: Int32) -> Int32:
@@ -1105,16 +1164,16 @@ def pack_blocks(sums, first: int, count: int) -> list[Int32]:
     return [pack_fp16(sums[i] * BIAS, sums[i + 1] * BIAS) for i in range(first, first + count, 2)]
 
 
-def init_barriers(barriers: cute.Pointer) -> None:
+def init_barriers(geometry: Geometry, barriers: cute.Pointer) -> None:
     """As `shared_memory` places them. Of each warp CLUSTER lanes release a stage: of tokens each in another
     CTA, of weights all in their own."""
-    releases = MULTIPLY_WARPS * CLUSTER
+    releases = geometry.warps * CLUSTER
     for depth in (MAX_TOKEN_STAGES, WEIGHT_STAGES):
         for i in range(depth):
             cute.arch.mbarrier_init(barriers + i, 1)
             cute.arch.mbarrier_init(barriers + depth + i, releases)
         barriers += 2 * depth
-    cute.arch.mbarrier_init(barriers, releases)
+    cute.arch.mbarrier_init(barriers, MAX_ARRIVALS)
 
 
 @cute.kernel
@@ -1128,15 +1187,17 @@ def grouped_gemm(
     workspace: Int64,
     parts: Int64,
 ):
+    geometry = config.geometry
+    registers, other_registers = geometry.registers
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     descriptors = descriptor_address(descriptors[0])
     barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
     # As the result of a shuffle, the address is not computed again at each use.
-    shared = shared_memory(cute.arch.make_warp_uniform(barriers.toint()))
+    shared = shared_memory(geometry, cute.arch.make_warp_uniform(barriers.toint()))
 
     if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():
-            init_barriers(barriers)
+            init_barriers(geometry, barriers)
             cute.arch.mbarrier_init_fence()
     cute.arch.griddepcontrol_launch_dependents()
     words = segment_words(schedule, Int32(0))
@@ -1146,19 +1207,23 @@ def grouped_gemm(
     cute.arch.cluster_wait()
     if warp == WEIGHTS_WARP:
         cute.arch.griddepcontrol_wait()
-        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
+        cute.arch.setmaxregister_decrease(other_registers)
         load_weights(config, schedule, turns, words, descriptors, shared.weights)
     elif warp == TOKENS_WARP:
         cute.arch.griddepcontrol_wait()
-        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
+        cute.arch.setmaxregister_decrease(other_registers)
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
         prefetch_plan(schedule, turns, items)
     elif warp > TOKENS_WARP:
-        cute.arch.setmaxregister_decrease(OTHER_REGISTERS)
+        cute.arch.setmaxregister_decrease(other_registers)
     else:
-        first = as_segment(words)
+        first = as_segment(config, words)
         widen_first(config, groups, items, first_words, Segment(*first), items_at, workspace, shared.tokens)
-        multiply_tiles(config, groups, schedule, turns, first, parts, shared)
+        if warp < geometry.warps:
+            cute.arch.setmaxregister_increase(registers)
+            multiply_tiles(config, groups, schedule, turns, first, parts, shared)
+        else:
+            cute.arch.setmaxregister_decrease(other_registers)
 
     # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
     cute.arch.cluster_arrive_relaxed()
@@ -1171,27 +1236,27 @@ DESCRIPTORS = 2  # of a group: b, sfb
 DESCRIPTOR_BYTES = 128
 
 
-def encode_weights(address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
-    """Descriptor of a row-major (rows x k / 2) matrix of bytes: boxes of 192 x 64. What lies beyond the
-    matrix loads as zero."""
+def encode_weights(geometry: Geometry, address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
+    """Descriptor of a row-major (rows x k / 2) matrix of bytes: boxes of a CTA's rows x 64.
+    What lies beyond the matrix loads as zero."""
     pointer = cute.make_ptr(Uint8, address, cute.AddressSpace.gmem, assumed_align=16)
     width = cute.assume(k // 2, K_MULTIPLE // 2)
     matrix = cute.make_tensor(pointer, cute.make_layout((rows, width), stride=(width, 1)))
-    tile = (CTA_ROWS, PACKED_ROW_BYTES)
+    tile = (geometry.cta_rows, PACKED_ROW_BYTES)
     layout = cute.make_layout(tile, stride=(PACKED_ROW_BYTES, 1))
     atom, _ = cpasync.make_tiled_tma_atom(cpasync.CopyBulkTensorTileG2SOp(), matrix, layout, tile)
     return atom
 
 
-def encode_scales(address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
-    """Descriptor of scales as a matrix of words, a row of atoms in each of its rows: boxes of 2 x 2 atoms.
-    What lies beyond loads as zero."""
+def encode_scales(geometry: Geometry, address: Int64, rows: Int32, k: Int32) -> cute.CopyAtom:
+    """Descriptor of scales as a matrix of words, a row of atoms in each of its rows: boxes of 1 x 2 or 2 x 2
+    atoms. What lies beyond loads as zero."""
     pointer = cute.make_ptr(Int32, address, cute.AddressSpace.gmem, assumed_align=16)
     width = cute.assume(k // ATOM_K * ATOM_WORDS, ATOM_WORDS)
     matrix = cute.make_tensor(
         pointer, cute.make_layout((cute.ceil_div(rows, ATOM_ROWS), width), stride=(width, 1))
     )
-    tile = (2, 2 * ATOM_WORDS)
+    tile = (geometry.scale_rows, 2 * ATOM_WORDS)
     layout = cute.make_layout(tile, stride=(2 * ATOM_WORDS, 1))
     atom, _ = cpasync.make_tiled_tma_atom(cpasync.CopyBulkTensorTileG2SOp(), matrix, layout, tile)
     return atom
@@ -1238,7 +1303,7 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
     for g, height in enumerate(config.heights):
         m, n, k, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
         a, b, sfa, sfb, c = addresses[GROUP_ADDRESSES * g :][:GROUP_ADDRESSES]
-        maps += [encode_weights(b, n, k), encode_scales(sfb, n, k)]
+        maps += [encode_weights(config.geometry, b, n, k), encode_scales(config.geometry, sfb, n, k)]
         tokens = workspace + Int64(tokens_at) * 1024
         groups.append((m, n, k // ATOM_K, Int32(height), tokens, a, sfa, c))
     parts = workspace + Int64(parts_at) * 1024
@@ -1296,13 +1361,6 @@ def height_of(m: int, tiles: int) -> int:
     return -(-m // (tiles * TOKENS_MULTIPLE)) * TOKENS_MULTIPLE
 
 
-def stage_ns(height: int) -> float:
-    for (low, low_ns), (high, high_ns) in pairwise(STAGE_NS):
-        if height <= high:
-            return low_ns + (height - low) / (high - low) * (high_ns - low_ns)
-    raise AssertionError(height)
-
-
 def few_heights(heights: list[int]) -> tuple[int, ...]:
     """At most MAX_VARIANTS different ones: the closest become one."""
     while len(set(heights)) > MAX_VARIANTS:
@@ -1318,13 +1376,14 @@ class Tile:
     token: int
     stages: int
     height: int
+    geometry: Geometry
 
     def part_ns(self, part: tuple[float, float]) -> float:
         return part[0] + part[1] * self.height
 
     @property
     def stage_ns(self) -> float:
-        return stage_ns(self.height)
+        return self.geometry.stage_ns(self.height)
 
     @property
     def ns(self) -> float:
@@ -1346,12 +1405,12 @@ class Piece:
         return (self.last - self.first) * tile.stage_ns + sum(map(tile.part_ns, ends))
 
 
-def tiles_of(sizes: Sizes, heights: tuple[int, ...]) -> list[Tile]:
+def tiles_of(sizes: Sizes, config: Config) -> list[Tile]:
     """Those with the same weights follow each other."""
     return [
-        Tile(g, row, token, stages_of(k), height)
-        for g, ((m, n, k, _), height) in enumerate(zip(sizes, heights, strict=True))
-        for row in range(0, n, TILE_ROWS)
+        Tile(g, row, token, stages_of(k), height, config.geometry)
+        for g, ((m, n, k, _), height) in enumerate(zip(sizes, config.heights, strict=True))
+        for row in range(0, n, config.geometry.tile_rows)
         for token in range(0, m, height)
     ]
 
@@ -1578,9 +1637,9 @@ class Plan:
 
     def __init__(self, sizes: Sizes, clusters: int) -> None:
         check_sizes(sizes)
-        heights, pieces = choose(sizes, clusters)
+        self.config, pieces = choose(sizes, clusters)
+        heights, variants = self.config.heights, self.config.variants
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
-        variants = Config(heights).variants
         of_group = [variants.index(height) for height in heights]
         entries = segments(pieces, of_group)
         turns = max(map(len, entries))
@@ -1590,7 +1649,6 @@ class Plan:
             items.append(items_of(len(items), m, k, height, used))
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
         self.items = torch.cat(items)
-        self.config = Config(heights)
         self.numbers = [len(entries) * CLUSTER, turns, len(self.items), used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
@@ -1622,24 +1680,26 @@ def items_of(group: int, m: int, k: int, height: int, at: int) -> torch.Tensor:
     return torch.stack(columns, dim=1).to(torch.int32)
 
 
-def choose(sizes: Sizes, workers: int) -> tuple[tuple[int, ...], list[list[Piece]]]:
-    """Heights of the groups' tiles, and who does what. Tried are tiles of at most so many tokens, those with
-    the least work first."""
-    tried: dict[tuple[int, ...], list[Tile]] = {}
-    for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
-        heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
-        tiles = tiles_of(sizes, heights)
-        if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
-            tried.setdefault(heights, tiles)
+def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
+    """Who multiplies, heights of the groups' tiles, and who does what. Tried are tiles of at most so many
+    tokens, those with the least work first."""
+    tried: dict[Config, list[Tile]] = {}
+    for geometry in GEOMETRIES:
+        for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
+            heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
+            config = Config(geometry, heights)
+            tiles = tiles_of(sizes, config)
+            if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
+                tried.setdefault(config, tiles)
 
-    whole = {heights: whole_tiles(tiles, workers) for heights, tiles in tried.items()}
-    best = min(whole, key=lambda heights: whole[heights][0])
+    whole = {config: whole_tiles(tiles, workers) for config, tiles in tried.items()}
+    best = min(whole, key=lambda config: whole[config][0])
     end, pieces = whole[best]
     below = WORTH_CUTTING * end
-    for heights, tiles in sorted(tried.items(), key=lambda item: least_ns(item[1], workers)):
+    for config, tiles in sorted(tried.items(), key=lambda item: least_ns(item[1], workers)):
         found = plan_tiles(tiles, workers, below) if len(tiles) <= MAX_TILES_TO_SEARCH else None
         if found:
-            best, (below, pieces) = heights, found
+            best, (below, pieces) = config, found
     return best, pieces
 
 

@@ -55,7 +55,6 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
         check_items(plan.items[plan.items[:, 0] == g], m, k, config.heights[g], at)
         at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
     assert (items, parts_at) == (len(plan.items), at)
-    assert 1 <= config.batch <= hopper.MAX_BATCH
     check_table(hopper, plan, sizes, columns)
 
 
@@ -74,16 +73,17 @@ def check_items(items, m, k, height, at):
 
 
 def check_shared_memory(hopper, config):
-    rings = hopper.TOKEN_RING_BYTES + hopper.WEIGHT_STAGES * hopper.WEIGHT_SLOT_BYTES
-    staging = 2 * hopper.WARPGROUPS * hopper.STAGING_BYTES
+    geometry = config.geometry
+    rings = geometry.token_ring_bytes + hopper.WEIGHT_STAGES * geometry.slot_bytes
+    staging = 2 * geometry.warpgroups * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
-    assert 8 * 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) <= hopper.HEADER_BYTES
-    scratch = hopper.MULTIPLY_WARPS * hopper.SCRATCH_BYTES
+    assert 8 * (2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 1) <= hopper.HEADER_BYTES
+    scratch = hopper.WIDEN_WARPS * hopper.SCRATCH_BYTES
     for height in config.heights:
-        assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= hopper.TOKEN_RING_BYTES
+        assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= geometry.token_ring_bytes
         head = config.head_stages(height)
         assert 0 <= head <= hopper.MAX_TOKEN_STAGES
-        assert head * height * hopper.TOKEN_BYTES + scratch <= hopper.TOKEN_RING_BYTES
+        assert head * height * hopper.TOKEN_BYTES + scratch <= geometry.token_ring_bytes
 
 
 def check_table(hopper, plan, sizes, columns):
@@ -114,7 +114,7 @@ def check_table(hopper, plan, sizes, columns):
     assert set(tiles) == {
         (g, row, token)
         for g, (m, n, _, _) in enumerate(sizes)
-        for row in range(0, n, hopper.TILE_ROWS)
+        for row in range(0, n, plan.config.geometry.tile_rows)
         for token in range(0, m, plan.config.heights[g])
     }
 
@@ -128,6 +128,23 @@ def test_plans_of_the_benchmarks_cover_c_once(hopper, sizes):
 @given(sizes=st.lists(SIZE, min_size=1, max_size=32), clusters=st.integers(1, 66))
 def test_plans_cover_c_once(hopper, sizes, clusters):
     check_plan(hopper, tuple((*size, 1) for size in sizes), clusters)
+
+
+def test_registers_suffice(hopper):
+    """What warpgroups have together after `setmaxnreg` is no more than the CTA got at its launch."""
+    for geometry in hopper.GEOMETRIES:
+        multiply, other = geometry.registers
+        others = hopper.THREADS // 128 - geometry.warpgroups
+        assert 128 * (geometry.warpgroups * multiply + others * other) <= hopper.THREADS * (
+            65536 // hopper.THREADS
+        )
+        assert multiply % 8 == other % 8 == 0
+
+
+@pytest.mark.parametrize("sizes", BENCHMARKS)
+def test_few_rows_and_tokens_make_tiles_of_fewer_rows_and_more_tokens(hopper, sizes):
+    config = hopper.Plan(sizes, CLUSTERS).config
+    assert config.geometry.warpgroups == (3 if len(sizes) == 8 else 2)
 
 
 def test_a_plan_that_cuts_tiles_is_the_best_for_the_first_benchmark(hopper):
@@ -155,22 +172,25 @@ def test_the_forbidden_word_does_not_occur():
 
 
 def test_widening_is_exact_for_all_values_and_scales(hopper):
-    """The kernel's steps in numpy and torch: e4m3 by shifts and masks, fp16, times the scale, in fp16."""
-    signs, magnitudes = hopper.SIGNS & 0xFFFFFFFF, hopper.MAGNITUDES
+    """The kernel's steps in numpy and torch: fp16's upper bytes by shifts and masks, times the scale."""
     words = np.array([0x76543210, 0xFEDCBA98], np.uint32)
-    magnitudes, signs = np.uint32(magnitudes), words & np.uint32(signs)
-    high = (words >> np.uint32(2) & magnitudes) | (signs & ~magnitudes)
-    low = (words << np.uint32(2) & magnitudes) | (signs << np.uint32(4) & ~magnitudes)
-    as_e4m3 = [
-        torch.from_numpy(x.view(np.uint8).copy()).view(torch.float8_e4m3fn).half() for x in (high, low)
-    ]
-    order = [1, 3, 5, 7, 0, 2, 4, 6]  # as `widen` says
-    values = torch.stack([x.reshape(2, 4) for x in as_e4m3], dim=1).reshape(2, 8)
+    magnitudes, signs = np.uint32(hopper.MAGNITUDES), words & np.uint32(hopper.SIGNS & 0xFFFFFFFF)
+    high = (words >> np.uint32(3) & magnitudes) | (signs & ~magnitudes)
+    low = (words << np.uint32(1) & magnitudes) | (signs << np.uint32(4) & ~magnitudes)
+    upper = np.uint32(hopper.UPPER_BYTES & 0xFFFFFFFF)
+    pairs = [(four << np.uint32(8) & upper, four & upper) for four in (high, low)]
+    halves = np.stack([pair.view(np.float16).reshape(2, 2) for both in pairs for pair in both], axis=1)
+    values = torch.from_numpy(halves.reshape(2, 8))
+    order = [1, 5, 3, 7, 0, 4, 2, 6]  # as `widen` says
     e2m1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
-    expected = torch.stack([e2m1[order], -e2m1[order]]) * 2.0**-6
+    expected = torch.stack([e2m1[order], -e2m1[order]]) * 2.0**-14
     assert torch.equal(values.float(), expected)
 
-    scales = torch.arange(0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn).half()  # without NaN
+    lift = torch.tensor([hopper.LIFT & 0xFFFF], dtype=torch.int16).view(torch.float16)
+    assert hopper.LIFT == hopper.LIFT >> 16 | (hopper.LIFT & 0xFFFF) << 16 and lift == 2.0**7
+    plain = torch.arange(0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn).half()  # without NaN
+    scales = plain * lift
+    assert torch.equal(scales.double(), plain.double() * 2.0**7)  # none is infinite
     products = values[:, :, None] * scales
     assert torch.equal(products.double(), expected.double()[:, :, None] * scales.double())
-    assert hopper.BIAS == 2.0**12
+    assert hopper.BIAS == (2.0**14 / 2.0**7) ** 2
