@@ -22,19 +22,15 @@ from pathlib import Path
 from evaluator import problem, processes
 from evaluator.arena import Arena
 from evaluator.cases import Case
+from evaluator.cold_calls import HOLD_NS, ColdCalls
 from evaluator.conduct import patched
 from evaluator.handle import Worker, WorkerFailure
 from evaluator.intervals import Comparison, compare, geometric_mean
-from evaluator.messages import Collected, Done, Ran, Window
-from evaluator.probe import Stop, expect
+from evaluator.messages import Done
+from evaluator.probe import Content, Stop, expect
 from evaluator.seeds import Seeds
-from evaluator.verdict import Status, Verdict
-from evaluator.windows import window_command
 
 _SLOT = 0
-_FLUSH = {"cuda": "l2"}
-#: How long the queue is held before a call: at first, and at most.
-_HOLD_NS, _MOST_HOLD_NS = 200_000.0, 20e6
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class Contest:
     ) -> None:
         self.paths, self.device, self.seeds, self.limit, self.tell = paths, device, seeds, limit, tell
         self.after_pair = after_pair
-        self._hold_ns = _HOLD_NS
+        self._calls = ColdCalls(device, limit)
 
     def run(self, cases: tuple[Case, ...], plan: Plan) -> list[CaseComparison]:
         """Raises `Disqualified` if a submission gives no right result."""
@@ -135,7 +131,7 @@ class Contest:
         with ThreadPoolExecutor(len(pairs)) as pool:
             for _ in pool.map(warm, pairs):
                 pass
-        self._hold_ns = _HOLD_NS
+        self._calls.hold_ns = HOLD_NS
         warm(min(pairs), -2)
 
     def _block(self, workers: list[Worker], case: Case, pair: int, block: int) -> tuple[float, float]:
@@ -143,39 +139,26 @@ class Contest:
         seed = self.seeds.draw("compare", case.name, pair, block)
         data = problem.generate(case.with_seed(seed), self.device)
         truth = problem.Truth(data)
-        arenas = [Arena(data) for _ in workers]
+        contents = [Content(data, Arena(data), truth) for _ in workers]
         logs: list[list[float]] = [[], []]
         order = (0, 1, 1, 0) if (pair + block) % 2 == 0 else (1, 0, 0, 1)
         try:
             for index, worker in enumerate(workers):
                 with self._named(index):
-                    expect(worker, Done, {"do": "hold", "slot": _SLOT}, self.limit, arenas[index])
+                    expect(worker, Done, {"do": "hold", "slot": _SLOT}, self.limit, contents[index].arena)
             for index in order:
                 with self._named(index):
-                    logs[index].append(math.log(self._call(workers[index], arenas[index], truth)))
+                    logs[index].append(math.log(self._call(workers[index], contents[index])))
             for worker in workers:
                 worker.request({"do": "drop", "slots": [_SLOT]}, self.limit)
         finally:
-            for arena in arenas:
-                arena.close()
+            for content in contents:
+                content.arena.close()
         return statistics.fmean(logs[0]), statistics.fmean(logs[1])
 
-    def _call(self, worker: Worker, arena: Arena, truth: problem.Truth) -> float:
-        poison = problem.poison_word()
-        expect(worker, Done, {"do": "refill", "slots": [_SLOT], "word": poison}, self.limit)
-        flush = _FLUSH.get(self.device, "none")
-        command = window_command([_SLOT], self.limit, flush=flush, copy="last", hold_ns=self._hold_ns)
-        window = expect(worker, Window, command, self.limit)
-        collected = expect(worker, Collected, {"do": "collect", "inputs": False}, self.limit)
-        assert isinstance(window, Window) and isinstance(collected, Collected)
-        self._hold_ns = min(_MOST_HOLD_NS, max(self._hold_ns, 2 * window.host_nanoseconds))
-        if len(collected.outputs) != 1:
-            raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
-        ran = collected.outputs[0]
-        ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)
-        checked = problem.check(truth.data, arena, ran, poison, self.device, truth, False)
-        if not checked.verdict.passed:
-            raise Stop(checked.verdict)
+    def _call(self, worker: Worker, content: Content) -> float:
+        window, poison = self._calls.call(worker, _SLOT)
+        self._calls.check(worker, window, poison, content, inputs=False)
         return window.nanoseconds
 
     @contextlib.contextmanager

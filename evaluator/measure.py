@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from evaluator import bounds, conduct, problem, strict, timing
-from evaluator.arena import Arena
+from evaluator.arena import Arena, Groups
 from evaluator.handle import Worker, WorkerFailure
-from evaluator.messages import Collected, Done, Ran, Reply, Window
-from evaluator.probe import Content, Stop, expect
+from evaluator.messages import Done, Ran, Reply, Window
+from evaluator.probe import Content, Stop, collect, expect
 from evaluator.reasons import Reason
 from evaluator.results import CaseResult
 from evaluator.seeds import Seeds
@@ -105,11 +105,11 @@ class Measurement:
         fresh: list[Content] = []
         poison = problem.poison_word()
         self.tell(f"a window of {count} fresh inputs")
+        drawn = [self.seeds.draw("fresh window", self.result.case.name, slot) for slot in chosen]
+        inputs, truths = self._inputs(drawn)
         try:
-            for slot in chosen:
-                seed = self.seeds.draw("fresh window", self.result.case.name, slot)
-                data = problem.generate(self.result.case.with_seed(seed), self.device)
-                fresh.append(Content(data, Arena(data), problem.Truth(data)))
+            for slot, data, truth in zip(chosen, inputs, truths, strict=True):
+                fresh.append(Content(data, Arena(data), truth))
                 self._expect(Done, {"do": "rewrite", "slot": slot}, fresh[-1].arena)
             self._expect(Done, {"do": "refill", "slots": chosen, "word": poison})
             window = self._expect(Window, window_command(chosen, self.limit, flush="official"))
@@ -125,12 +125,19 @@ class Measurement:
             for content in fresh:
                 content.arena.close()
 
+    def _inputs(self, seeds: Sequence[int]) -> tuple[list[Groups], list[problem.Truth]]:
+        inputs = [problem.generate(self.result.case.with_seed(seed), self.device) for seed in seeds]
+        return inputs, problem.side_by_side(
+            inputs, lambda done: self.tell(f"exact result {done} of {len(inputs)}")
+        )
+
     def _prepare(self) -> None:
         inexact = elements = 0
-        for index, seed in enumerate(timing.seeds(self.result.case.seed)):
-            self.tell(f"input and check {index + 1} of {timing.CALLS_PER_WINDOW}")
-            data = problem.generate(self.result.case.with_seed(seed), self.device)
-            slot = Content(data, Arena(data), problem.Truth(data))
+        self.tell(f"{timing.CALLS_PER_WINDOW} inputs")
+        inputs, truths = self._inputs(timing.seeds(self.result.case.seed))
+        for index, (data, truth) in enumerate(zip(inputs, truths, strict=True)):
+            self.tell(f"check {index + 1} of {len(inputs)}")
+            slot = Content(data, Arena(data), truth)
             self.slots.append(slot)
             self._expect(Done, {"do": "hold", "slot": index}, slot.arena)
             poison = problem.poison_word()
@@ -167,11 +174,8 @@ class Measurement:
         self, poison: int, contents: list[Content], homes: list[Arena], past: list[list[problem.Past]]
     ) -> None:
         """All outputs of the last window, reported in the arenas `homes`, must be those of `contents`."""
-        collected = self._expect(Collected, {"do": "collect", "inputs": False})
-        assert isinstance(collected, Collected)
-        if len(collected.outputs) != len(contents):
-            raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
-        for slot, home, ran, earlier in zip(contents, homes, collected.outputs, past, strict=True):
+        outputs = collect(self.worker, len(contents), self.limit, inputs=False)
+        for slot, home, ran, earlier in zip(contents, homes, outputs, past, strict=True):
             self._require(
                 problem.check(slot.data, home, ran, poison, self.device, slot.truth, False, earlier)
             )

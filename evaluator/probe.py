@@ -56,6 +56,16 @@ def expect(
     return reply
 
 
+def collect(worker: Worker, calls: int, limit: float, inputs: bool = True) -> tuple[Ran, ...]:
+    """What the calls of the last window gave, one for each of its slots; `inputs` false: without what their
+    inputs hold now. Raises `Stop` if some are missing."""
+    collected = expect(worker, Collected, {"do": "collect", "inputs": inputs}, limit)
+    assert isinstance(collected, Collected)
+    if len(collected.outputs) != calls:
+        raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
+    return tuple(collected.outputs)
+
+
 @dataclass
 class Content:
     """One set of inputs: the judge's copy, the shared memory it travels in, its truth."""
@@ -174,12 +184,9 @@ class Probe:
         foul = patched(window.conduct) or survivors(self.worker.survivors())
         if foul:
             raise Stop(foul)
-        collected = expect(self.worker, Collected, {"do": "collect", "inputs": True}, self.limit)
-        assert isinstance(collected, Collected)
-        if len(collected.outputs) != len(order):
-            raise Stop(Verdict(Status.PROTOCOL, "the worker broke the protocol: outputs are missing"))
+        outputs = collect(self.worker, len(order), self.limit)
         self._outputs = []
-        for place, (content, home, ran) in enumerate(zip(contents, homes, collected.outputs, strict=True)):
+        for place, (content, home, ran) in enumerate(zip(contents, homes, outputs, strict=True)):
             ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)
             earlier = past[place] if past else []
             checked = problem.check(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from misbehaving import PASSING
 
-from evaluator import bounds, compare, measure, processes, speed_limits, strict, timing
+from evaluator import bounds, compare, measure, probe, problem, processes, speed_limits, strict, timing
 from evaluator.bounds import JudgeClock
 from evaluator.cases import load_task, parse_line
 from evaluator.judge import Judge, jobs_for
@@ -158,15 +159,28 @@ def test_a_timed_call_whose_output_is_missing_does_not_count(
     """As a submission would have it that answers the judge's commands itself."""
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(PASSING)
-    known = compare.expect
+    known = probe.expect
 
     def without_outputs(worker: Any, kind: Any, *rest: Any) -> Any:
         reply = known(worker, kind, *rest)
         return Collected(()) if kind is Collected else reply
 
-    monkeypatch.setattr(compare, "expect", without_outputs)
+    monkeypatch.setattr(probe, "expect", without_outputs)
     contest = compare.Contest(
         (tmp_path / "a.py", tmp_path / "b.py"), "cpu", Seeds(b"1"), 60.0, lambda _: None
     )
     with pytest.raises(compare.Disqualified, match="outputs are missing"):
         contest.run((CASE,), compare.Plan(1, 1))
+
+
+def test_exact_results_side_by_side_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    inputs = [problem.generate(CASE.with_seed(seed), "cpu") for seed in range(7)]
+    told: list[int] = []
+    truths = problem.side_by_side(inputs, told.append)
+    assert told == list(range(1, 8))
+    for data, truth in zip(inputs, truths, strict=True):
+        for one, other in zip(truth.groups(), problem.Truth(data).groups(), strict=True):
+            assert torch.equal(one.result, other.result)
+    assert len({truth.groups()[0].result.numpy().tobytes() for truth in truths}) == 7
+    assert problem.side_by_side([]) == []
