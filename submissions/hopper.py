@@ -1400,9 +1400,9 @@ class Piece:
 
     @property
     def ns(self) -> float:
+        """Of a part that is written, or of a whole tile."""
         tile = self.tile
-        ends = [WRITE_NS] if self.first else [STORE_NS] if self.last == tile.stages else [STORE_NS, ADD_NS]
-        return (self.last - self.first) * tile.stage_ns + sum(map(tile.part_ns, ends))
+        return (self.last - self.first) * tile.stage_ns + tile.part_ns(WRITE_NS if self.first else STORE_NS)
 
 
 def tiles_of(sizes: Sizes, config: Config) -> list[Tile]:

@@ -120,7 +120,7 @@ def _on_halves(name: str, kind: str) -> Callable[[int, int, int], int]:
     def numbers(pattern: int) -> NDArray[np.float64]:
         codes = np.array([pattern], dtype).view(np.uint16)
         values = (codes.astype(np.uint32) << 16).view(np.float32) if brain else codes.view(np.float16)
-        return np.where(np.isnan(values), np.nan, values.astype(np.float64))  # fmin minds signalling NaNs
+        return values.astype(np.float64)
 
     def combine(old: int, b: int, _: int) -> int:
         x, y = numbers(old), numbers(b)
