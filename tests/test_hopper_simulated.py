@@ -159,7 +159,7 @@ def test_a_slot_that_is_given_back_too_early(tmp_path: Path) -> None:
     def small_ring(module: ModuleType) -> None:
         module.Geometry.token_ring_bytes = module.WIDEN_WARPS * module.SCRATCH_BYTES
 
-    _, watched = run(early, small_ring)
+    _, watched = run(early, small_ring, ONE_TILE)
     assert "stage_overwritten" in watched.report.findings.codes()
 
 
