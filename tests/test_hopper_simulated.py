@@ -196,12 +196,13 @@ def test_the_head_of_a_tile_where_others_tokens_are_widened(tmp_path: Path) -> N
     assert "shared_race" in watched.report.findings.codes()
 
 
-# In this order: three stages of 168 tokens leave 20 KB free at the ring's end, too little for one of 104.
+# In this order, with three warpgroups: three stages of 168 tokens leave 20 KB free at the ring's end, too
+# little for one of 104.
 HEIGHTS = {"m": (168, 104, 72, 24), "n": (16, 16, 16, 16), "k": (768, 640, 384, 256), "g": 4, "seed": 7}
 
 
 def test_stages_of_different_heights_follow_each_other_in_the_ring() -> None:
-    device, watched = run(PATH, one_cluster, HEIGHTS)
+    device, watched = run(PATH, with_warpgroups(3, one_cluster), HEIGHTS)
     assert device.launches[0].grid == (2, 1, 1)
     assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
 
@@ -219,7 +220,7 @@ def test_stages_of_different_heights_follow_each_other_in_the_ring() -> None:
     ids=["a stage too many in the ring", "bytes left free at the ring's end do not count"],
 )
 def test_a_stage_loaded_where_another_still_is(tmp_path: Path, old: str, new: str, right: bool) -> None:
-    _, watched = run(broken(tmp_path, old, new), one_cluster, HEIGHTS, right)
+    _, watched = run(broken(tmp_path, old, new), with_warpgroups(3, one_cluster), HEIGHTS, right)
     assert "stage_overwritten" in watched.report.findings.codes()
 
 
