@@ -6,17 +6,23 @@ timed; what its output held at return is copied, and can be checked afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluator import conduct, problem
 from evaluator.handle import Worker
-from evaluator.messages import Done, Ran, Window
+from evaluator.messages import Done, Window
 from evaluator.probe import Content, Stop, collect, expect
 from evaluator.windows import window_command
 
 #: How long the queue is held before a call: at first, and at most.
 HOLD_NS, _MOST_HOLD_NS = 200_000.0, 20e6
 _FLUSH = {"cuda": "l2"}  # other devices have none
+
+
+def next_hold_ns(hold_ns: float, window: Window) -> float:
+    """How long to hold the queue after a window that was held for so long: no less, and long enough for a
+    launch that takes the host twice as long as that one."""
+    return min(_MOST_HOLD_NS, max(hold_ns, 2 * window.host_nanoseconds))
 
 
 @dataclass
@@ -35,7 +41,7 @@ class ColdCalls:
         expect(worker, Done, {"do": "refill", "slots": [slot], "word": poison}, self.limit)
         window = self._window(worker, [slot])
         if learn:
-            self.hold_ns = min(_MOST_HOLD_NS, max(self.hold_ns, 2 * window.host_nanoseconds))
+            self.hold_ns = next_hold_ns(self.hold_ns, window)
         return window, poison
 
     def empty(self, worker: Worker) -> Window:
@@ -48,7 +54,7 @@ class ColdCalls:
         """All elements of the last call's output, and all else that is checked of a call; `inputs` false: not
         whether its inputs are as before. Raises `Stop` with the verdict of a bad one."""
         [ran] = collect(worker, 1, self.limit, inputs)
-        ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)
+        ran = replace(ran, conduct=window.conduct)
         checked = problem.check(content.data, content.arena, ran, poison, self.device, content.truth, inputs)
         if not checked.verdict.passed:
             raise Stop(checked.verdict)

@@ -18,7 +18,7 @@ counts as not written. All seeds are drawn when they are needed, so nothing can 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -187,7 +187,7 @@ class Probe:
         outputs = collect(self.worker, len(order), self.limit)
         self._outputs = []
         for place, (content, home, ran) in enumerate(zip(contents, homes, outputs, strict=True)):
-            ran = Ran(ran.container, ran.outputs, ran.seconds, ran.launches, window.conduct)
+            ran = replace(ran, conduct=window.conduct)
             earlier = past[place] if past else []
             checked = problem.check(
                 content.data, home.arena, ran, poison, self.device, content.truth, content is home, earlier
