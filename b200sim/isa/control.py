@@ -9,6 +9,7 @@ from b200sim.faults import Fault
 from b200sim.isa.calls import assertion_failed
 from b200sim.isa.registry import check_modifiers, terminator
 from b200sim.machine.program import EXITED, YIELDED, Terminator
+from b200sim.machine.values import lane_mask, lowest_lane
 from b200sim.ptx.binder import Binder
 from b200sim.ptx.syntax import Instruction
 
@@ -40,6 +41,35 @@ def branch(ins: Instruction, binder: Binder) -> Terminator:
         return warp.diverge(taken, target, fall_through)
 
     return conditional
+
+
+@terminator("brx.idx")
+def branch_by_index(ins: Instruction, binder: Binder) -> Terminator:
+    """@p brx.idx index, table: to the label of that number in a `.branchtargets`. `.uni` as for bra.
+
+    Lanes that go elsewhere than the first active one run this branch again (it is a block of its own).
+
+    Raises:
+        Fault: branch_index if the table has no such label (undefined in PTX).
+    """
+    check_modifiers(ins, "idx", "uni")
+    index = binder.source(ins.operands[0], 32)
+    targets = [binder.block_of_label.get(label, -1) for label in ins.targets]
+    again = binder.next_block - 1
+
+    def operation(warp: Warp) -> int:
+        value, taken = warp.regs[index], warp.mask
+        if type(value) is not int:
+            lanes = value
+            value = int(lanes[lowest_lane(taken)])
+            taken &= lane_mask(lanes == value)
+        if value >= len(targets):
+            raise Fault("branch_index", f"index {value} into a table of {len(targets)} branch targets")
+        if taken == warp.mask:
+            return targets[value]
+        return warp.diverge(taken, targets[value], again)
+
+    return operation
 
 
 @terminator("ret", "exit")

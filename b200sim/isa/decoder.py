@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import b200sim.isa.families  # noqa: F401  (fills the registry)
@@ -59,9 +60,7 @@ class _Decoder:
                 instructions.append(
                     Instruction("bra", (), (), negated, ins.line, ins.source, ins.text, target=around)
                 )
-                ins = Instruction(
-                    ins.opcode, ins.modifiers, ins.operands, None, ins.line, ins.source, ins.text
-                )
+                ins = replace(ins, guard=None)
                 labels[around] = len(instructions) + 1
             instructions.append(ins)
         new_index.append(len(instructions))
@@ -125,11 +124,17 @@ class _Decoder:
         if last.opcode in ("ret", "exit", "trap"):
             return []
         if last.opcode == "bra":
-            if last.target not in self.binder.block_of_label:
-                raise Unsupported(f"branch to unknown label {last.target}").at(last.place())
-            target = self.binder.block_of_label[last.target]
+            assert last.target is not None
+            target = self._block_of(last.target, last)
             return [target] if last.guard is None else [target, number + 1]
+        if last.opcode == "brx":
+            return [number, *(self._block_of(label, last) for label in last.targets)]
         return [number + 1]
+
+    def _block_of(self, label: str, ins: Instruction) -> int:
+        if label not in self.binder.block_of_label:
+            raise Unsupported(f"branch to unknown label {label}").at(ins.place())
+        return self.binder.block_of_label[label]
 
 
 def _fall_through(target: int) -> Terminator:

@@ -49,6 +49,8 @@ class Body:
         self.scopes: list[tuple[int, set[str]]] = []  # (number, names declared there), innermost last
         self.scope_count = 0
         self.scope_labels: dict[int, set[str]] = {}
+        self.last_label = ""
+        self.branch_targets: dict[str, tuple[str, ...]] = {}  # of `.branchtargets`, by its label
 
     def read(self, text: str, start: int) -> None:
         statements = list(_statements(text, start))
@@ -77,7 +79,8 @@ class Body:
         elif statement == "}":
             self.scopes.pop()
         elif statement.endswith(":"):
-            self.kernel.labels[self._unique(statement[:-1].strip())] = len(self.kernel.instructions)
+            self.last_label = self._unique(statement[:-1].strip())
+            self.kernel.labels[self.last_label] = len(self.kernel.instructions)
         elif statement.startswith("."):
             self._directive(line, statement)
         else:
@@ -95,6 +98,9 @@ class Body:
                 self._declare(name.strip(), TYPE_BITS[kind[1:]])
         elif word in (".local", ".param"):
             self._declare_in_frame(line, statement)
+        elif word == ".branchtargets":
+            labels = _split(statement.removeprefix(word).strip())
+            self.branch_targets[self.last_label] = tuple(map(self._unique, labels))
         elif word not in (".pragma", ".file", ".shared"):
             raise Unsupported(f"PTX line {line}: directive {statement!r} inside a kernel")
 
@@ -128,11 +134,15 @@ class Body:
         negated, guard, mnemonic, rest = match.groups()
         opcode, *modifiers = mnemonic.split(".")
         target = None
+        targets: tuple[str, ...] = ()
         operands: tuple[Operand, ...] = ()
         if opcode == "call":
             target, operands = self._call(rest, line)
         elif opcode == "bra":
             target = self._unique(rest.strip())
+        elif opcode == "brx":
+            index, targets = self._indexed_branch(rest, line)
+            operands = (index,)
         else:
             operands = tuple(self._operand(part, line) for part in _split(rest))
         if "cc" in modifiers or opcode in ("addc", "subc", "madc"):
@@ -147,8 +157,17 @@ class Body:
                 self.source,
                 " ".join(statement.split()),
                 target,
+                targets,
             )
         )
+
+    def _indexed_branch(self, text: str, line: int) -> tuple[Operand, tuple[str, ...]]:
+        """`index, table`: the index, and the labels of the table."""
+        index, *tables = _split(text)
+        table = self._unique(tables[0]) if len(tables) == 1 else ""
+        if table not in self.branch_targets:
+            raise Unsupported(f"PTX line {line}: brx.idx {text} names no .branchtargets before it")
+        return self._operand(index, line), self.branch_targets[table]
 
     def _call(self, text: str, line: int) -> tuple[str, tuple[Operand, ...]]:
         """`(results), function, (arguments)`: the function, and results and arguments as two vectors."""

@@ -127,7 +127,13 @@ class _Inliner:
 def _renamed(ins: Instruction, rename: Rename) -> Instruction:
     guard = ins.guard and Register(rename(ins.guard.name), ins.guard.negated)
     target = ins.target and rename(ins.target)
-    return replace(ins, operands=tuple(_operand(o, rename) for o in ins.operands), guard=guard, target=target)
+    return replace(
+        ins,
+        operands=tuple(_operand(operand, rename) for operand in ins.operands),
+        guard=guard,
+        target=target,
+        targets=tuple(map(rename, ins.targets)),
+    )
 
 
 def _operand(operand: Operand, rename: Rename) -> Operand:

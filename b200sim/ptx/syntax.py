@@ -73,8 +73,8 @@ class Instruction:
     """One PTX statement.
 
     `opcode` is the first word of the mnemonic, `modifiers` the rest: `add.s32` is ("add", ("s32",)).
-    `target` is the label of a branch or the function of a call (operands: results, arguments), `source` the
-    CuTe-DSL file and line that `.loc` named.
+    `target` is the label of a branch or the function of a call (operands: results, arguments), `targets` the
+    labels of an indexed branch, `source` the CuTe-DSL file and line that `.loc` named.
     """
 
     opcode: str
@@ -85,6 +85,7 @@ class Instruction:
     source: tuple[str, int] | None
     text: str
     target: str | None = None
+    targets: tuple[str, ...] = ()
 
     @property
     def mnemonic(self) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Instructions that do more than compute; every other one hands poison on from its operands to its result.
 ACTS = frozenset(
-    ["atom", "bar", "barrier", "bra", "brkpt", "call", "clusterlaunchcontrol", "cp", "exit", "fence",
+    ["atom", "bar", "barrier", "bra", "brkpt", "brx", "call", "clusterlaunchcontrol", "cp", "exit", "fence",
      "griddepcontrol", "ld", "ldmatrix", "mbarrier", "membar", "nanosleep", "red", "ret", "setmaxnreg", "st",
      "stmatrix", "tcgen05", "tensormap", "trap", "wgmma"]
 )  # fmt: skip
