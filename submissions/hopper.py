@@ -107,6 +107,7 @@ SCRATCH_BYTES = 4096
 TOKENS_ARE_WIDE = 1
 HEAD_IS_WIDE = 2
 FIRST_WARPGROUP_BARRIER = 3
+GRID_HAS_MET = FIRST_WARPGROUP_BARRIER + WIDEN_WARPS // 4
 
 # A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
 FLAG_BYTES = 4 * WIDEN_WARPS
@@ -202,14 +203,14 @@ GEOMETRIES = (
         warpgroups=3,
         registers=(160, 32),
         stage_times=(
-            *((8, 420), (40, 560), (64, 667), (72, 730), (80, 780)),
-            *((96, 865), (104, 880), (128, 985), (152, 1042), (192, 1295)),
+            *((8, 420), (40, 560), (64, 625), (80, 695), (96, 750)),
+            *((112, 815), (128, 895), (160, 1100), (192, 1310)),
         ),
     ),
     Geometry(
         warpgroups=2,
         registers=(208, 40),
-        stage_times=((8, 330), (64, 500), (80, 545), (96, 600), (128, 660), (160, 750), (192, 900)),
+        stage_times=((8, 330), (64, 495), (80, 522), (96, 548), (128, 615), (160, 736), (192, 888)),
     ),
 )
 
@@ -235,6 +236,10 @@ class Config:
     @property
     def max_height(self) -> int:
         return max(self.heights)
+
+    def token_stages(self, height: int) -> int:
+        """How many stages of tokens the ring holds, if all are of one height."""
+        return min(self.geometry.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_STAGES)
 
     def head_stages(self, height: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
@@ -380,6 +385,26 @@ def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
 
 
 @dsl_user_op
+def is_complete(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> Int32:
+    """1 if the phase of that parity is complete, else 0, at once."""
+    text = (
+        "{ .reg .pred done; mbarrier.test_wait.parity.shared::cta.b64 done, [$1], $2;"
+        " selp.b32 $0, 1, 0, done; }"
+    )
+    return Int32(ptx(text, "=r,r,r", [barrier, parity], Int32.mlir_type, loc=loc, ip=ip))
+
+
+@dsl_user_op
+def wait_unless(complete: Int32, barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
+    """`wait` unless it is known that the phase is complete."""
+    text = (
+        "{ .reg .pred done; setp.ne.s32 done, $2, 0; @done bra DONE;"
+        " AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1; @!done bra AGAIN; DONE: }"
+    )
+    ptx(text, "r,r,r", [barrier, parity, complete], loc=loc, ip=ip)
+
+
+@dsl_user_op
 def expect(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
     """Arrive, and announce so many bytes."""
     ptx("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "r,r", [barrier, count], loc=loc, ip=ip)
@@ -425,9 +450,16 @@ def load_bytes_for_all(smem, address, count, barrier, policy, *, loc=None, ip=No
 
 
 @dsl_user_op
-def cross_proxy_fence(*, loc=None, ip=None) -> None:
+def shared_proxy_fence(*, loc=None, ip=None) -> None:
     """This thread's accesses to shared memory come before later bulk copies there."""
     ptx("fence.proxy.async.shared::cta;", "", loc=loc, ip=ip)
+
+
+@dsl_user_op
+def global_proxy_fence(*, loc=None, ip=None) -> None:
+    """This thread's writes to global memory come before later bulk copies. (By who writes, and of global
+    memory alone, it is cheap; of all memory, by who waits, it would cost a MEMBAR.)"""
+    ptx("fence.proxy.async.global;", "", loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -449,11 +481,11 @@ def arrivals_when_all_met(counter: Int64, ctas: Int32, *, loc=None, ip=None) -> 
 @dsl_user_op
 def meet_grid(counter: Int64, all_met: Int32, *, loc=None, ip=None) -> None:
     """One thread of each CTA, after a barrier of the CTA: until those of all CTAs are here. What their
-    CTAs wrote before may then be read by bulk copies."""
+    CTAs wrote before may then be read, by bulk copies if a proxy fence followed the writes."""
     text = (
         "{ .reg .pred more; .reg .b32 seen; red.release.gpu.global.add.u32 [$0], 1;"
         " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $1; setp.lt.s32 more, seen, 0;"
-        " @more bra AGAIN; fence.proxy.async; }"
+        " @more bra AGAIN; }"
     )
     ptx(text, "l,r", [counter, all_met], loc=loc, ip=ip)
 
@@ -504,14 +536,14 @@ def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None
         return [*lines, "wgmma.commit_group.sync.aligned;"]
 
     def choose() -> list[str]:
-        """Jumps that are taken cost more than those that are not, and small tiles have no time for either."""
-        tests, bodies = [], []
-        for i, height in enumerate(variants[:-1]):
-            tests.append(f"setp.eq.s32 p, ${descriptor + 1}, {i}; @p bra.uni IS{i};")
-            bodies += [f"bra.uni END; IS{i}:", *one(height)]
-        return [*tests, *one(variants[-1]), *bodies, "END:"]
+        """One jump, however many variants there are: a comparison takes 24 cycles until its jump."""
+        labels = [f"IS{i}" for i in range(len(variants))]
+        lines = [f"HEIGHTS: .branchtargets {', '.join(labels)};", f"brx.idx.uni ${descriptor + 1}, HEIGHTS;"]
+        for label, height in zip(labels, variants, strict=True):
+            lines += [f"{label}:", *one(height), "bra.uni END;"]
+        return [*lines, "END:"]
 
-    lines = [f"{{ .reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>; .reg .pred p;"]
+    lines = [f"{{ .reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>;"]
     for step in range(HALF_STEPS):
         lines.append(f"add.s32 low{step}, ${descriptor}, {step * STEP_FIELD};")
         lines.append(f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};")
@@ -619,7 +651,8 @@ WRITES = -1  # as `adds`
 @dataclass(frozen=True)
 class Segment:
     """Stages of a tile that one CTA works on. group -1: none. adds: how many parts from `part` on, sums of
-    other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`."""
+    other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`.
+    crowd, crowded: so many stages of tokens at most are in the ring while the first `crowded` are loaded."""
 
     group: Int32
     row: Int32
@@ -629,6 +662,8 @@ class Segment:
     stages: Int32
     part: Int32
     adds: Int32
+    crowd: Int32
+    crowded: Int32
 
 
 @cute.jit
@@ -646,10 +681,11 @@ def segment_words(schedule: Int64, turn: Int32):
 
 def as_segment(config: Config, words):
     """Fields of a Segment, the same for a whole warp: the cluster's segment with this CTA's rows and part."""
-    group, row, token, variant, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
+    group, row, token, packed, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     row += rank * config.geometry.cta_rows
-    return [group, row, token, variant, stage, stages, part * CLUSTER + rank, adds]
+    variant, crowd, crowded = (packed >> 8 * i & 255 for i in range(3))
+    return [group, row, token, variant, stage, stages, part * CLUSTER + rank, adds, crowd, crowded]
 
 
 @cute.jit
@@ -676,6 +712,12 @@ class Ring:
 
     def await_full(self, i: Int32) -> None:
         wait(self.full + self.place(i) * 8, self.phase(i))
+
+    def is_full(self, i: Int32) -> Int32:
+        return is_complete(self.full + self.place(i) * 8, self.phase(i))
+
+    def await_full_unless(self, full: Int32, i: Int32) -> None:
+        wait_unless(full, self.full + self.place(i) * 8, self.phase(i))
 
     def await_empty(self, i: Int32) -> None:
         wait(self.empty + self.place(i) * 8, self.phase(i))
@@ -736,45 +778,37 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
 def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, counter, ring):
     """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet.
 
-    Stages are counted (`loaded`: that are in the ring or were), and so are the bytes they take, with those
-    that stay free at the ring's end: lane i % 32 knows where stage i begins. A stage may be loaded when the
-    first of those not yet known to be empty begins less than a ring before this one's end."""
+    (It must be short: it shares a scheduler with warps that multiply, and all others wait for those. So the
+    plan says how many stages fit into the ring, and all lanes do the same, for the sake of uniform registers,
+    which the compiler gives up after a branch that is no `bar.sync` away.)"""
     all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
-    ring_bytes = config.geometry.token_ring_bytes
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     lane = cute.arch.lane_idx()
-    loaded, emptied, at, end, begin = Int32(0), Int32(0), Int32(0), Int32(0), Int32(0)
+    segment = Segment(*as_segment(config, words))
+    first = head_of(config, segment)
+    if lane < first:
+        arrive(ring.full + lane * 8)
+    cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    with cute.arch.elect_one():
+        meet_grid(counter, all_met)
+    cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
+    loaded, emptied, at = first, Int32(0), first * height_of_variant(config, segment.variant) * TOKEN_BYTES
     for turn in cutlass.range(turns, unroll=1):
         segment = Segment(*as_segment(config, words))
         words = next_segment(schedule, turn, turns)
         group = pick(groups, segment.group)
         stage_bytes = group.height * TOKEN_BYTES
-        share = stage_bytes // CLUSTER
+        share = group.height * (TOKEN_BYTES // CLUSTER)
+        depth = by_variant(config, segment.variant, config.token_stages)
         tile = segment.token // group.height
-        if turn == 0:
-            loaded = head_of(config, segment)
-            if lane < loaded:
-                arrive(ring.full + lane * 8)
-            begin, at = lane * stage_bytes, loaded * stage_bytes
-            end = at
-            cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
-            with cute.arch.elect_one():
-                meet_grid(counter, all_met)
-            cute.arch.sync_warp()
-        first = cutlass.select_(turn == 0, loaded, Int32(0))
         source = group.tokens + Int64(tile * group.stages + segment.stage + first) * Int64(stage_bytes)
         source += Int64(rank * share)
-        for _ in cutlass.range(first, segment.stages, unroll=1):
-            if at + stage_bytes > ring_bytes:
-                end += ring_bytes - at
-                at = Int32(0)
-            begin = cutlass.select_(lane == loaded % 32, end, begin)
-            end += stage_bytes
-            while (end - cute.arch.shuffle_sync(begin, emptied % 32) > ring_bytes) | (
-                loaded - emptied >= MAX_TOKEN_STAGES
-            ):
+        for i in cutlass.range(first, segment.stages, unroll=1):
+            room = cutlass.select_(i < segment.crowded, segment.crowd, depth)
+            while loaded - emptied >= room:
                 ring.await_empty(emptied)
                 emptied += 1
+            at = placed(config, at, stage_bytes)
             full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
             with cute.arch.elect_one():
                 expect(full, stage_bytes)
@@ -782,6 +816,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
             source += Int64(stage_bytes)
             at += stage_bytes
             loaded += 1
+        first = Int32(0)
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
@@ -895,12 +930,12 @@ def store_item(item, fetched, scratch: Int32):
     row, half, second = lane % 8, lane // 8 % 2, lane // 16
     store_chunks(scratch + second * 2048 + row * TOKEN_ROW_BYTES, Int32(1024), row, half, *fetched)
     cute.arch.sync_warp()
+    lines = [load_words("shared", scratch + i * 512 + lane * 16, 4) for i in range(4 * WIDEN_STAGES)]
     for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
         if atom // 2 < item.stages:
             target = item.target + Int64(atom * item.step + lane * 16)
             for part in cutlass.range_constexpr(2):
-                values = load_words("shared", scratch + atom * 1024 + part * 512 + lane * 16, 4)
-                store_words("global", target + part * 512, values)
+                store_words("global", target + part * 512, lines[2 * atom + part])
 
 
 def head_sources(config: Config, groups, segment):
@@ -938,7 +973,7 @@ def store_head(height: Int32, rows, fetched, start: Int32):
             row, half = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2
             target = start + rows[i] * TOKEN_ROW_BYTES
             store_chunks(target, height * TOKEN_ROW_BYTES, row, half, *fetched[i])
-    cross_proxy_fence()
+    shared_proxy_fence()
     cute.arch.barrier(barrier_id=HEAD_IS_WIDE, number_of_threads=32 * WIDEN_WARPS)
 
 
@@ -960,7 +995,8 @@ def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment,
     for later in cutlass.range(number + stride, items, stride, unroll=1):
         item = item_of(groups, workspace, item_words(items_at, later, items), later < items)
         store_item(item, fetch(item.source), scratch)
-    cross_proxy_fence()
+    shared_proxy_fence()
+    global_proxy_fence()
     cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
     store_head(height_of_variant(config, segment.variant), rows, fetched_head, ring.start)
 
@@ -1025,26 +1061,33 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
 
             weights.await_full(used)
             start = weights.place(used) * slot_bytes
-            upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
+            fragment = load_fragment(weights_in + start, scales_in + start)
+            tokens_full = Int32(0)
             released = nobody  # by the end of the next multiplication: the stage before
             for stage in cutlass.range(segment.stages, unroll=1):
                 at = placed(config, at, stage_bytes)
+                upper, lower, scales = fragment[:4], fragment[4:8], [*map(scales_to_halves, fragment[8:])]
                 even = widen_fragment(upper, lower, scales, 0)
-                tokens.await_full(used)
+                # Whether the next stage is there is asked early: the answer takes its time. Its weights are
+                # read long before they are needed. (Behind the last stage: this one's, once more.)
+                following = used + cutlass.select_(stage + 1 < segment.stages, Int32(1), Int32(0))
+                tokens.await_full_unless(tokens_full, used)
+                weights_full = weights.is_full(following)
                 # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
                 multiply(sums, even, tokens_at + (at >> 4) + used * zero, segment.variant, config.variants)
-                # (One condition for both, and none for the first stage: each takes ALU instructions.)
                 if lane < CLUSTER:
-                    arrive_in_cluster(released)
-                    arrive(weights.empty + weights.place(used) * 8)
+                    arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
                 released = tokens_empty + tokens.place(used) * 8
 
+                weights.await_full_unless(weights_full, following)
                 odd = widen_fragment(upper, lower, scales, 1)
+                start = weights.place(following) * slot_bytes
+                fragment = load_fragment(weights_in + start, scales_in + start)
+                cute.arch.sync_warp()  # all lanes have read
+                if lane < CLUSTER:
+                    arrive(weights.empty + weights.place(used) * 8)
                 used += 1
-                if stage + 1 < segment.stages:  # its values are on their way before they are needed
-                    weights.await_full(used)
-                    start = weights.place(used) * slot_bytes
-                    upper, lower, scales = load_fragment(weights_in + start, scales_in + start)
+                tokens_full = tokens.is_full(used)
                 multiply(sums, odd, tokens_at + (at + half_bytes >> 4), segment.variant, config.variants)
                 at += stage_bytes
             finish(sums)
@@ -1059,13 +1102,12 @@ def scale_at(row: Int32) -> Int32:
     return 16 * (row % 32) + 4 * (row // 32 % 4)
 
 
-def load_fragment(weights: Int32, scales: Int32):
+def load_fragment(weights: Int32, scales: Int32) -> list[Int32]:
     """A thread's share of 64 rows x 128 of K, packed: four words (two blocks) of row r, of row r + 8, and of
-    each row both blocks' scales as fp16."""
+    each row both blocks' scales."""
     upper = load_words("shared", weights, 4)
     lower = load_words("shared", weights + 8 * PACKED_ROW_BYTES, 4)
-    both = [scales_to_halves(load_word("shared.u16", scales + 8 * 16 * i)) for i in range(2)]
-    return upper, lower, both
+    return [*upper, *lower, *[load_word("shared.u16", scales + 8 * 16 * i) for i in range(2)]]
 
 
 def widen_fragment(upper: list[Int32], lower: list[Int32], scales: list[Int32], block: int) -> list[Int32]:
@@ -1149,15 +1191,15 @@ def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging,
             if cutlass.const_expr(blocks > 2):
                 store_transposed(target + buffer + 16 * 128, words[4:])
             meet_warpgroup(warpgroup)
-            for part in cutlass.range_constexpr((blocks + 1) // 2):
-                staged, chunk = part * 16 + thread // 8, thread % 8
-                values = load_words(
-                    "shared", staging + buffer + staged * 128 + (chunk ^ (staged % 8)) * 16, 4
-                )
-                at_token, at_row = token + first + staged, row + chunk * 8
+            staged, chunk = thread // 8, thread % 8
+            source = staging + buffer + staged * 128 + (chunk ^ (staged % 8)) * 16
+            lines = [load_words("shared", source + 16 * 128 * i, 4) for i in range((blocks + 1) // 2)]
+            at_row = row + chunk * 8
+            for i in cutlass.range_constexpr((blocks + 1) // 2):
+                at_token = token + first + 16 * i + staged
                 if at_token < limit and at_row < group.n:
                     place = group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2
-                    store_words("global", place, values)
+                    store_words("global", place, lines[i])
 
 
 def pack_blocks(sums, first: int, count: int) -> list[Int32]:
@@ -1613,23 +1655,52 @@ def end_ns(pieces: list[list[Piece]]) -> float:
     return max(map(end_of, pieces))
 
 
-def segments(pieces: list[list[Piece]], variants: list[int]) -> list[list[tuple[int, ...]]]:
+def crowds(config: Config, pieces: list[Piece]) -> list[tuple[int, int]]:
+    """Of each piece that a worker does: how many stages of tokens may be in the ring, with the one that is
+    loaded, while that is less than `token_stages`; and for how many stages it is: as long as those of other
+    heights are in the way, or its own do not yet begin at the ring's start."""
+    ring_bytes, at = config.geometry.token_ring_bytes, 0
+    inside: list[tuple[int, int]] = []  # where stages lie that may be there
+    found = []
+    for piece in pieces:
+        size, depth = piece.tile.height * TOKEN_BYTES, config.token_stages(piece.tile.height)
+        crowd, crowded, stages = depth, 0, piece.last - piece.first
+        for i in range(stages):
+            if i >= 3 * MAX_TOKEN_STAGES and at % size == 0 and (stages - i) % (ring_bytes // size) == 0:
+                break  # from here on they lie as they did, and end as they are now
+            at = at if at + size <= ring_bytes else 0
+            before = len(inside)
+            while len(inside) >= depth or any(first < at + size and at < last for first, last in inside):
+                inside.pop(0)
+            inside.append((at, at + size))
+            if len(inside) <= min(before, depth - 1):
+                crowd, crowded = min(crowd, len(inside)), i + 1
+            at += size
+        found.append((crowd, crowded))
+    return found
+
+
+def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> list[list[tuple[int, ...]]]:
     """The schedule's entries, worker by worker. Who begins a tile completes it: the first part that it adds
     starts where it stops. variants: of each group."""
     places = part_places(pieces)
     numbers = {place: number for number, place in enumerate(places)}
     cuts = Counter(place[:3] for place in places)
 
-    def entry(piece: Piece) -> tuple[int, ...]:
+    def entry(piece: Piece, crowd: int, crowded: int) -> tuple[int, ...]:
         place, part, adds = place_of(piece.tile), 0, 0
         if piece.first > 0:
             part, adds = numbers[(*place, piece.first)], WRITES
         elif piece.last < piece.tile.stages:
             part, adds = numbers[(*place, piece.last)], cuts[place]
         stages = piece.last - piece.first
-        return (*place, variants[piece.tile.group], piece.first, stages, part, adds)
+        packed = variants[piece.tile.group] | crowd << 8 | crowded << 16
+        return (*place, packed, piece.first, stages, part, adds)
 
-    return [[entry(piece) for piece in mine] for mine in pieces]
+    return [
+        [entry(piece, *crowd) for piece, crowd in zip(mine, crowds(config, mine), strict=True)]
+        for mine in pieces
+    ]
 
 
 class Plan:
@@ -1641,7 +1712,7 @@ class Plan:
         heights, variants = self.config.heights, self.config.variants
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
         of_group = [variants.index(height) for height in heights]
-        entries = segments(pieces, of_group)
+        entries = segments(self.config, pieces, of_group)
         turns = max(map(len, entries))
         per_group, items, used = [], [], 1  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):

@@ -56,6 +56,7 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
         at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
     assert (items, parts_at) == (len(plan.items), at)
     check_table(hopper, plan, sizes, columns)
+    check_ring(hopper, plan, columns)
 
 
 def check_items(items, m, k, height, at):
@@ -89,7 +90,8 @@ def check_shared_memory(hopper, config):
 def check_table(hopper, plan, sizes, columns):
     """Every stage of every tile once; who adds parts finds them; a cluster begins with those it writes."""
     tiles, written = {}, {}
-    for at, (g, row, token, variant, stage, stages, part, adds) in enumerate(plan.table):
+    for at, (g, row, token, packed, stage, stages, part, adds) in enumerate(plan.table):
+        variant = packed & 255
         if g >= 0:
             assert plan.config.variants[variant] == plan.config.heights[g] and stages > 0
             tiles.setdefault((g, row, token), []).append((stage, stages, part, adds))
@@ -117,6 +119,27 @@ def check_table(hopper, plan, sizes, columns):
         for row in range(0, n, plan.config.geometry.tile_rows)
         for token in range(0, m, plan.config.heights[g])
     }
+
+
+def check_ring(hopper, plan, columns):
+    """Stages that may be in the ring of tokens together do not overlap there; and soon as many as can be."""
+    ring_bytes = plan.config.geometry.token_ring_bytes
+    for first in range(columns):
+        places, emptied, at = [], 0, 0
+        for g, _, _, packed, _, stages, *_ in plan.table[first::columns]:
+            if g < 0:
+                break
+            crowd, crowded = packed >> 8 & 255, packed >> 16
+            size, full = plan.config.heights[g] * 256, plan.config.token_stages(plan.config.heights[g])
+            assert 1 <= crowd <= full == min(ring_bytes // size, hopper.MAX_TOKEN_STAGES)
+            for i in range(stages):
+                at = 0 if at + size > ring_bytes else at
+                room = crowd if i < crowded else full
+                emptied = max(emptied, len(places) + 1 - room)
+                assert all(end <= at or at + size <= begin for begin, end in places[emptied:])
+                places.append((at, at + size))
+                at += size
+            assert crowded <= 2 * hopper.MAX_TOKEN_STAGES
 
 
 @pytest.mark.parametrize("sizes", BENCHMARKS)
