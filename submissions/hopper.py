@@ -778,9 +778,9 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
 def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, counter, ring):
     """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet.
 
-    (It must be short: it shares a scheduler with warps that multiply, and all others wait for those. So the
-    plan says how many stages fit into the ring, and all lanes do the same, for the sake of uniform registers,
-    which the compiler gives up after a branch that is no `bar.sync` away.)"""
+    (It is short, for it shares a scheduler with warps that multiply, and all others wait for those: the plan
+    says how many stages fit into the ring. A `bar.sync`, not a `bar.warp.sync`, follows the branch that one
+    lane takes: else the compiler keeps nothing of the loop in uniform registers.)"""
     all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     lane = cute.arch.lane_idx()
