@@ -374,14 +374,13 @@ def descriptor_address(atom: cute.CopyAtom, *, loc=None, ip=None) -> Int64:
     return cute_nvgpu.get_tma_desc_addr(pointer, executable, loc=loc, ip=ip).toint(loc=loc, ip=ip)
 
 
+TRY_UNTIL_DONE = "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1; @!done bra AGAIN;"
+
+
 @dsl_user_op
 def wait(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
     """Until the phase of that parity is complete. (By address: a DSL pointer costs a detour each time.)"""
-    text = (
-        "{ .reg .pred done; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;"
-        " @!done bra AGAIN; }"
-    )
-    ptx(text, "r,r", [barrier, parity], loc=loc, ip=ip)
+    ptx(f"{{ .reg .pred done; {TRY_UNTIL_DONE} }}", "r,r", [barrier, parity], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -397,10 +396,7 @@ def is_complete(barrier: Int32, parity: Int32, *, loc=None, ip=None) -> Int32:
 @dsl_user_op
 def wait_unless(complete: Int32, barrier: Int32, parity: Int32, *, loc=None, ip=None) -> None:
     """`wait` unless it is known that the phase is complete."""
-    text = (
-        "{ .reg .pred done; setp.ne.s32 done, $2, 0; @done bra DONE;"
-        " AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1; @!done bra AGAIN; DONE: }"
-    )
+    text = f"{{ .reg .pred done; setp.ne.s32 done, $2, 0; @done bra DONE; {TRY_UNTIL_DONE} DONE: }}"
     ptx(text, "r,r,r", [barrier, parity, complete], loc=loc, ip=ip)
 
 

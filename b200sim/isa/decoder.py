@@ -74,7 +74,7 @@ class _Decoder:
             if is_terminator(ins):
                 starts.add(index + 1)
                 if ins.opcode not in ("bra", "ret", "exit"):
-                    starts.add(index)  # what may block stands alone
+                    starts.add(index)  # what may block, or run again, stands alone
             elif converges(ins):
                 starts.add(index)
         return sorted(start for start in starts if start < len(instructions))
