@@ -91,13 +91,14 @@ class SimulatedDevice:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def adopt(self, name: str, tensor: Any) -> Any:
-        """Make an existing CPU tensor device memory, in place, under `name` in messages."""
-        return self._tensors.adopt(name, tensor)
+    def adopt(self, name: str, tensor: Any, writable: bool = True) -> Any:
+        """Make an existing CPU tensor device memory, in place, under `name` in messages. Inputs, which belong
+        to the caller, are not writable."""
+        return self._tensors.adopt(name, tensor, writable)
 
-    def to_device(self, name: str, tensor: Any) -> Any:
+    def to_device(self, name: str, tensor: Any, writable: bool = True) -> Any:
         """A copy of a CPU tensor in device memory of its own, with unmapped space on both sides."""
-        return self._tensors.to_device(name, tensor)
+        return self._tensors.to_device(name, tensor, writable)
 
     def paused(self) -> Any:
         """Context in which torch is torch again."""

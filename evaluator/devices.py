@@ -115,7 +115,7 @@ class SimulatedGpu(CpuDevice):
     def place(self, arena: MappedArena, placed: Placed) -> torch.Tensor:
         tensor = arena.tensor(placed)
         if placed.role not in HOST_ROLES:
-            self.simulated.adopt(placed.name, tensor)
+            self.simulated.adopt(placed.name, tensor, writable=placed.role == "c")
         return tensor
 
     def paused(self) -> contextlib.AbstractContextManager[Any]:

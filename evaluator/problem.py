@@ -279,6 +279,7 @@ def _article(name: str) -> str:
 
 def on_device(device: Any, data: Any) -> Any:
     """The 4-tuple with its tensors in the memory of `device`, a `SimulatedDevice`; the plain scales stay.
+    Kernels may write to c alone.
 
     Faults name the tensors `a[0]`, `b[0]`, `c[0]`, `sfa[0]`, `sfb[0]` and so on.
     """
@@ -286,7 +287,10 @@ def on_device(device: Any, data: Any) -> Any:
 
     def move(names: str, groups: Any) -> list[tuple[Any, ...]]:
         return [
-            tuple(device.to_device(f"{name}[{g}]", t) for name, t in zip(names.split(), tensors, strict=True))
+            tuple(
+                device.to_device(f"{name}[{g}]", tensor, writable=name == "c")
+                for name, tensor in zip(names.split(), tensors, strict=True)
+            )
             for g, tensors in enumerate(groups)
         ]
 

@@ -89,6 +89,7 @@ SMEM_BYTES = 227 * 1024
 MIN_TOKEN_STAGES = 3  # of the largest tile's tokens
 MAX_TOKEN_STAGES = 8  # in the ring at once; a power of two
 WEIGHT_STAGES = 4  # likewise
+EARLY_STAGES = 2  # of weights, fetched into L2 before the previous launch has ended
 MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
@@ -203,14 +204,14 @@ GEOMETRIES = (
         warpgroups=3,
         registers=(160, 32),
         stage_times=(
-            *((8, 420), (40, 560), (64, 625), (80, 695), (96, 750)),
-            *((112, 815), (128, 895), (160, 1100), (192, 1310)),
+            *((8, 420), (40, 552), (64, 616), (80, 672), (96, 727), (112, 786)),
+            *((128, 883), (160, 1092), (192, 1320)),
         ),
     ),
     Geometry(
         warpgroups=2,
         registers=(208, 40),
-        stage_times=((8, 330), (64, 495), (80, 522), (96, 548), (128, 615), (160, 736), (192, 888)),
+        stage_times=((8, 330), (40, 409), (64, 445), (96, 528), (128, 600), (160, 739), (192, 884)),
     ),
 )
 
@@ -432,6 +433,13 @@ def load_box(smem, descriptor, x, y, barrier, policy, *, loc=None, ip=None) -> N
         " [$0], [$1, {$2, $3}], [$4], $5;"
     )
     ptx(text, "r,l,r,r,r,l", [smem, descriptor, x, y, barrier, Int64(policy)], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def prefetch_box(descriptor, x, y, *, loc=None, ip=None) -> None:
+    """Like `prefetch`, and the descriptor too."""
+    text = "cp.async.bulk.prefetch.tensor.2d.L2.global.tile [$0, {$1, $2}];"
+    ptx(text, "l,r,r", [descriptor, x, y], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -662,6 +670,12 @@ class Segment:
     crowded: Int32
 
 
+def settled(value: Int32) -> Int32:
+    """The same value of each lane. What takes a few instructions the compiler computes again at each use; the
+    result of a shuffle it keeps."""
+    return cute.arch.shuffle_sync(value, cute.arch.lane_idx())
+
+
 @cute.jit
 def segment_address(schedule: Int64, turn: Int32):
     entry = turn * (cute.arch.grid_dim()[0] // CLUSTER) + cute.arch.block_idx()[0] // CLUSTER
@@ -748,6 +762,18 @@ def placed(config: Config, at: Int32, size: Int32) -> Int32:
 
 
 @cute.jit
+def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
+    """The first stages, while the previous launch ends. words: of the first segment."""
+    segment = Segment(*as_segment(config, words))
+    values = descriptors + Int64(cutlass.max(segment.group, 0)) * (DESCRIPTORS * DESCRIPTOR_BYTES)
+    with cute.arch.elect_one():
+        for i in cutlass.range_constexpr(EARLY_STAGES):
+            stage = segment.stage + i
+            prefetch_box(values, stage * PACKED_ROW_BYTES, segment.row)
+            prefetch_box(values + DESCRIPTOR_BYTES, stage * (2 * ATOM_WORDS), segment.row >> 7)
+
+
+@cute.jit
 def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors, ring):
     """A warp keeps the ring of weights full. (All of it walks the loop, so that addresses are uniform.)"""
     geometry, loaded = config.geometry, Int32(0)
@@ -756,7 +782,7 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
         words = next_segment(schedule, turn, turns)
         values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
         scales = values + DESCRIPTOR_BYTES
-        atom_row = segment.row // ATOM_ROWS
+        atom_row = segment.row >> 7
         for i in cutlass.range(segment.stages, unroll=1):
             stage, slot = segment.stage + i, ring.place(loaded)
             full, smem = ring.full + slot * 8, ring.start + slot * geometry.slot_bytes
@@ -889,9 +915,7 @@ def source_of(group, token: Int32, stage: Int32, half: Int32, limit: Int32) -> S
     """Nothing if the token is not below the limit."""
     atom = 2 * stage + half
     values = Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(atom * (ATOM_K // 2))
-    scales = (Int64(token // ATOM_ROWS) * Int64(group.atoms) + Int64(atom)) * ATOM_BYTES + Int64(
-        scale_at(token)
-    )
+    scales = Int64((token >> 7) * group.atoms + atom) * ATOM_BYTES + Int64(scale_at(token))
     return Source(group.a + values, group.sfa + scales, (token < limit) & (atom < group.atoms))
 
 
@@ -905,12 +929,13 @@ def prefetch_source(source):
 
 @cute.jit
 def fetch(source):
-    """Eight words of eight values, and the four scales. Zeros where there is nothing."""
+    """Eight words of eight values, and the four scales. Zeros where there is nothing. (Not by ld.global.nc:
+    what that reads is constant for ptxas, which moves it before griddepcontrol.wait.)"""
     words = [Int32(0) for _ in range(8)]
     scales = Int32(0)
     if source.there:
-        words = load_words("global.nc", source.values, 4) + load_words("global.nc", source.values + 16, 4)
-        scales = load_word("global.nc.b32", source.scales)
+        words = load_words("global", source.values, 4) + load_words("global", source.values + 16, 4)
+        scales = load_word("global.b32", source.scales)
     return words, scales
 
 
@@ -980,13 +1005,15 @@ def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment,
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     scratch = ring.start + config.geometry.token_ring_bytes - (warp + 1) * SCRATCH_BYTES  # beyond the head
     number = first_item(warp)
-    item = item_of(groups, workspace, words, number < items)
+    exists = number < items
+    item = item_of(groups, workspace, words, exists)
     prefetch_source(item.source)
     sources, rows = head_sources(config, groups, segment)
     cute.arch.griddepcontrol_wait()
     fetched = fetch(item.source)
     fetched_head = [fetch(source) for source in sources]
-    store_item(item, fetched, scratch)
+    if exists:
+        store_item(item, fetched, scratch)
     stride = cute.arch.grid_dim()[0] * WIDEN_WARPS
     for later in cutlass.range(number + stride, items, stride, unroll=1):
         item = item_of(groups, workspace, item_words(items_at, later, items), later < items)
@@ -1032,7 +1059,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
     lane = cute.arch.lane_idx()
     # Where a thread's fragment lies in a stage: rows r and r + 8, of each the i-th of four 16 B (two blocks)
     fragment_row, i = warp * 16 + lane // 4, lane % 4
-    weights_in = weights.start + fragment_row * PACKED_ROW_BYTES + i * 16
+    weights_in = settled(weights.start + fragment_row * PACKED_ROW_BYTES + i * 16)
     # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
     tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
     nobody = in_cta(shared.nobody, lane % CLUSTER)
@@ -1049,9 +1076,10 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
         if segment.group >= 0:
             half_bytes = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
             stage_bytes = 2 * half_bytes
-            scale_row = segment.row % ATOM_ROWS + fragment_row
-            scales_in = weights.start + scale_row // ATOM_ROWS * (2 * ATOM_BYTES) + scale_at(scale_row)
-            scales_in += config.geometry.weight_bytes + i // 2 * ATOM_BYTES + i % 2 * 2
+            scale_row = (segment.row & (ATOM_ROWS - 1)) + fragment_row
+            scales_in = weights.start + (scale_row >> 7) * (2 * ATOM_BYTES) + scale_at(scale_row)
+            scales_in += config.geometry.weight_bytes + (i >> 1) * ATOM_BYTES + (i & 1) * 2
+            scales_in = settled(scales_in)
             sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
             sums.fill(0.0)
 
@@ -1094,8 +1122,9 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
 
 
 def scale_at(row: Int32) -> Int32:
-    """Where a row's scales lie in an atom."""
-    return 16 * (row % 32) + 4 * (row // 32 % 4)
+    """Where a row's scales lie in an atom. (Shifts: dividing a number that may be negative takes five
+    instructions.)"""
+    return ((row & 31) << 4) + ((row >> 3) & 12)
 
 
 def load_fragment(weights: Int32, scales: Int32) -> list[Int32]:
@@ -1170,12 +1199,12 @@ def add_parts(config: cutlass.Constexpr, sums, height, parts, segment, warp, lan
 def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging, warp, lane):
     """A warpgroup's 64 rows (128 B of a row of C): 32 tokens at a time through shared memory, two buffers.
     There a token is a row of 128 B, 16-byte chunk i at i ^ (token % 8)."""
-    warpgroup, thread = warp // 4, warp % 4 * 32 + lane
+    warpgroup, thread = warp >> 2, (warp & 3) * 32 + lane
     staging += warpgroup * (2 * STAGING_BYTES)
     row, token = segment.row + warpgroup * WARPGROUP_ROWS, segment.token
-    matrix, matrix_row = lane // 8, lane % 8
-    target = staging + (8 * (matrix // 2) + matrix_row) * 128
-    target += ((2 * (warp % 4) + matrix % 2) ^ matrix_row) * 16
+    matrix, matrix_row = lane >> 3, lane & 7
+    target = staging + (8 * (matrix >> 1) + matrix_row) * 128
+    target += ((2 * (warp & 3) + (matrix & 1)) ^ matrix_row) * 16
     limit = cutlass.min(group.m, token + height)
     meet_warpgroup(warpgroup)  # the last tile's reads are over
     for first in cutlass.range_constexpr(0, config.max_height, STAGED_TOKENS):
@@ -1187,8 +1216,8 @@ def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging,
             if cutlass.const_expr(blocks > 2):
                 store_transposed(target + buffer + 16 * 128, words[4:])
             meet_warpgroup(warpgroup)
-            staged, chunk = thread // 8, thread % 8
-            source = staging + buffer + staged * 128 + (chunk ^ (staged % 8)) * 16
+            staged, chunk = thread >> 3, thread & 7
+            source = staging + buffer + staged * 128 + (chunk ^ (staged & 7)) * 16
             lines = [load_words("shared", source + 16 * 128 * i, 4) for i in range((blocks + 1) // 2)]
             at_row = row + chunk * 8
             for i in cutlass.range_constexpr((blocks + 1) // 2):
@@ -1230,7 +1259,7 @@ def grouped_gemm(
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     descriptors = descriptor_address(descriptors[0])
     barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
-    # As the result of a shuffle, the address is not computed again at each use.
+    # (The result of a shuffle: see `settled`.)
     shared = shared_memory(geometry, cute.arch.make_warp_uniform(barriers.toint()))
 
     if warp == WEIGHTS_WARP:
@@ -1242,21 +1271,26 @@ def grouped_gemm(
     items_at = items_begin(schedule, turns)
     first_words = item_words(items_at, first_item(warp), items)
     cute.arch.cluster_arrive_relaxed()
-    cute.arch.cluster_wait()
     if warp == WEIGHTS_WARP:
-        cute.arch.griddepcontrol_wait()
         cute.arch.setmaxregister_decrease(other_registers)
+        cute.arch.sync_warp()  # all lanes see the barriers
+        prefetch_weights(config, words, descriptors)
+        cute.arch.griddepcontrol_wait()
         load_weights(config, schedule, turns, words, descriptors, shared.weights)
+        cute.arch.cluster_wait()
     elif warp == TOKENS_WARP:
-        cute.arch.griddepcontrol_wait()
         cute.arch.setmaxregister_decrease(other_registers)
+        cute.arch.cluster_wait()
+        cute.arch.griddepcontrol_wait()
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
         prefetch_plan(schedule, turns, items)
     elif warp > TOKENS_WARP:
         cute.arch.setmaxregister_decrease(other_registers)
+        cute.arch.cluster_wait()
     else:
         first = as_segment(config, words)
         widen_first(config, groups, items, first_words, Segment(*first), items_at, workspace, shared.tokens)
+        cute.arch.cluster_wait()
         if warp < geometry.warps:
             cute.arch.setmaxregister_increase(registers)
             multiply_tiles(config, groups, schedule, turns, first, parts, shared)

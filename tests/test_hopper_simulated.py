@@ -247,6 +247,35 @@ def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: 
     assert code in watched.report.findings.codes()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            'load_word("global.b32", source.scales)',
+            'load_word("global.nc.b32", source.scales)',
+            "as constant (.nc)",
+        ),
+        (
+            "    cute.arch.griddepcontrol_wait()\n    fetched = fetch(item.source)\n",
+            "    fetched = fetch(item.source)\n    cute.arch.griddepcontrol_wait()\n",
+            "nothing orders it",
+        ),
+        (
+            "        cute.arch.griddepcontrol_wait()\n        load_weights(",
+            "        load_weights(",
+            "nothing orders it",
+        ),
+    ],
+    ids=["a load that ptxas may move", "tokens", "weights"],
+)
+def test_inputs_read_while_the_previous_launch_may_write_them(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    _, watched = run(broken(tmp_path, old, new))
+    found = [finding for finding in watched.report.findings if finding.code == "input_before_dependency"]
+    assert found and all(words in finding.message for finding in found)
+
+
 def test_a_second_launch_finds_flags_and_counter_as_it_needs_them() -> None:
     with SimulatedDevice(gpu=H200, time_limit=120) as device:
         module = load(PATH)

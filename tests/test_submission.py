@@ -99,7 +99,7 @@ class _Registry:
     def __init__(self) -> None:
         self.device: Device | None = None
 
-    def add(self, name: str, address: int, nbytes: int, **_: Any) -> None:
+    def add(self, name: str, address: int, nbytes: int, writable: bool = True) -> None:
         if self.device is not None:
             self.device.allocations.append(name)
 

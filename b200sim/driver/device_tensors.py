@@ -26,7 +26,7 @@ POISON = 0xFF
 class MemoryRegistry(Protocol):
     """What the simulator's global memory offers: allocations by host address, in bytes."""
 
-    def add(self, name: str, address: int, nbytes: int) -> Any: ...
+    def add(self, name: str, address: int, nbytes: int, writable: bool = True) -> Any: ...
 
     def remove(self, address: int) -> Any: ...
 
@@ -42,8 +42,9 @@ class DeviceTensors:
         with torch._C.DisableTorchFunction():
             return _has_storage(tensor) and tensor.untyped_storage()._cdata in self._live
 
-    def adopt(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Make the memory of a CPU tensor device memory, where it is; returns the tensor.
+    def adopt(self, name: str, tensor: torch.Tensor, writable: bool = True) -> torch.Tensor:
+        """Make the memory of a CPU tensor device memory, where it is; returns the tensor. If it is not
+        writable, kernels that write to it end with the fault `global_write_to_input`.
 
         Host allocations are aligned to 64 bytes only and have neighbours: `to_device` is better where a copy
         will do.
@@ -53,14 +54,15 @@ class DeviceTensors:
             key, address, nbytes = storage._cdata, storage.data_ptr(), storage.nbytes()
             if key not in self._live:
                 if nbytes:
-                    self._registry.add(name, address, nbytes)
+                    self._registry.add(name, address, nbytes, writable)
                 finalizer = weakref.finalize(storage, self._release, key)
                 finalizer.atexit = False
                 self._live[key] = (finalizer, address if nbytes else 0)
         return tensor
 
-    def to_device(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A device tensor with the same elements, shape, dtype and strides in memory of its own."""
+    def to_device(self, name: str, tensor: torch.Tensor, writable: bool = True) -> torch.Tensor:
+        """A device tensor with the same elements, shape, dtype and strides in memory of its own, as `adopt`
+        makes it."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             source = tensor.detach()
             if not _is_dense(source):
@@ -72,7 +74,7 @@ class DeviceTensors:
                 first = source.storage_offset() * source.element_size()
                 memory.copy_(_bytes_of(source)[first : first + memory.numel()])
             copy.set_(memory.untyped_storage(), 0, source.shape, source.stride())
-        return self.adopt(name, copy)
+        return self.adopt(name, copy, writable)
 
     def move(self, name: str, tensor: torch.Tensor, *, poison: bool = False) -> None:
         """Give a fresh CPU tensor device memory, in place; with `poison` its contents are 0xFF bytes."""

@@ -56,6 +56,7 @@ TITLES = {
     "8.9.5": "Causality Order",
     "9.7": "Instructions",
     "9.7.9.6": "shfl.sync",
+    "9.7.9.9": "ld.global.nc",
     "9.7.9.25.1": "Completion Mechanisms for Asynchronous Copy Operations",
     "9.7.9.25.1.1": "Async-group mechanism",
     "9.7.9.25.1.2": "Mbarrier-based mechanism",

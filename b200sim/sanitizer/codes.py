@@ -174,9 +174,9 @@ HAZARDS = _table(
      "one thread reads an element of global memory and another writes it, without order"),
     ("scope_too_narrow", 25, ERROR, TEXT, "8.5, 8.7, 8.9.4",
      "two CTAs would be ordered, or their atomics exclude each other, if a scope included both"),
-    ("input_before_dependency", 26, ERROR, PREDECESSOR, "9.7.13.13",
+    ("input_before_dependency", 26, ERROR, PREDECESSOR, "9.7.13.13, 9.7.9.9",
      "an input, or memory that some kernel writes, is used before griddepcontrol.wait in a launch that may "
-     "overlap its predecessor"),
+     "overlap its predecessor, or read there by ld.global.nc"),
     ("trap", 27, ERROR, ASKED, "9.7.19.4",
      "the kernel executed a trap"),
     ("illegal", 27, ERROR, TEXT, "9.7",

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 KINDS = {"read": "ld", "write": "st", "atomic": "atomic"}
 
+#: What is wrong with an access that a predecessor may not like, and what would order it.
+UNORDERED = (
+    "uses global memory and nothing orders it after griddepcontrol.wait",
+    "griddepcontrol.wait by this thread, or by one it synchronises with, comes first",
+)
+AS_CONSTANT = (
+    "reads as constant (.nc) what the predecessor may write: compilers move such loads before "
+    "griddepcontrol.wait (ptxas 13.0 does), and the cache that they may use is not coherent",
+    "ld.global without .nc",
+)
+
 
 class GlobalEvents(Base):
     global_shadow: GlobalShadow
@@ -96,19 +107,19 @@ class GlobalEvents(Base):
         lane: int | None,
         reads: int | np.ndarray | None = None,
     ) -> None:
-        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait. `reads`:
-        addresses, of threads that do no more than read there."""
-        if self.grid.pdl and not ws.now[EXECUTION, state.dependency_slot]:
+        """PTX ISA 9.7.13.13: what a predecessor wrote is visible only after griddepcontrol.wait, and not to a
+        load for which memory is constant as long as the kernel runs (9.7.9.9). `reads`: addresses, of threads
+        that do no more than read there."""
+        if not self.grid.pdl:
+            return
+        ordered = ws.now[EXECUTION, state.dependency_slot]
+        if not ordered or ins.has("nc"):
             access = self.access("global", ws.warp, ins, ws.slot, ws.clock, lane=lane, space="global")
             access.kind = "ld"
+            what, edge = AS_CONSTANT if ordered else UNORDERED
 
             def report() -> None:
-                self.report(
-                    "input_before_dependency",
-                    f"{ins.mnemonic} uses global memory and nothing orders it after griddepcontrol.wait",
-                    second=access,
-                    edge="griddepcontrol.wait by this thread, or by one it synchronises with, comes first",
-                )
+                self.report("input_before_dependency", f"{ins.mnemonic} {what}", second=access, edge=edge)
 
             self.predecessors.read(self._only_allocation(reads), report)
 

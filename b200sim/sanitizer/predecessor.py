@@ -3,6 +3,9 @@
 A launch that may overlap its predecessor sees what that wrote only after griddepcontrol.wait (PTX ISA
 9.7.13.13). Inputs belong to the caller, whose kernels may have written them. Tables that a submission put
 into memory of its own, by copies from the host, are another matter: a copy overlaps no launch.
+
+The same holds for ld.global.nc wherever it stands: what it reads is constant while the kernel runs (9.7.9.9),
+so compilers may move it before the wait.
 """
 
 from __future__ import annotations

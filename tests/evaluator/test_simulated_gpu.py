@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 import eval as front_door
+import reference
 from b200sim.gpus import GPUS, H200
 from evaluator import facts, record, session, simulated, speed_of_light
+from evaluator.arena import HOST_ROLES, Arena, MappedArena
+from evaluator.devices import SimulatedGpu
 from evaluator.options import SIMULATED, Options
 from evaluator.processes import ROOT
 from evaluator.verdict import ExitCode, Status
@@ -94,3 +98,21 @@ def test_a_kernel_for_another_gpu(submission, gpu, words, capsys):
     (result,) = run.results
     assert not result.verdict.passed
     assert words in result.verdict.message
+
+
+def test_kernels_may_write_to_outputs_alone():
+    arena = Arena(reference.generate_input((8,), (128,), (256,), 1, 5, device="cpu"))
+    mapped = MappedArena(os.dup(arena.fd), arena.message())
+    gpu = SimulatedGpu(processes=1, gpu="h200")
+    with gpu.active():
+        tensors = {placed: gpu.place(mapped, placed) for placed in mapped.placed}
+        with gpu.paused():
+            found = {placed.role: gpu.simulated.memory.find(t.data_ptr()) for placed, t in tensors.items()}
+    assert {role: known.writable for role, known in found.items() if role not in HOST_ROLES} == {
+        "a": False,
+        "b": False,
+        "c": True,
+        "sfa_reordered": False,
+        "sfb_reordered": False,
+    }
+    arena.close()

@@ -14,6 +14,7 @@ from tests.sanitizer.run import run_ptx
 
 EARLY = {"input_before_dependency"}
 READ = "ld.param.u64 %a, [p0]; ld.global.b32 %t1, [%a];"
+READ_CONSTANT = READ.replace("ld.global", "ld.global.nc")
 WRITE = "ld.param.u64 %a, [p0]; st.global.b32 [%a], 1;"
 ADD = "ld.param.u64 %a, [p0]; red.global.add.u32 [%a], 1;"
 WAIT = "griddepcontrol.wait;"
@@ -34,6 +35,10 @@ def launch(body: str, **more):  # type: ignore[no-untyped-def]
         (WAIT + READ + WRITE, (), set()),
         (WRITE + WAIT, (), EARLY),
         (ADD + WAIT, (), EARLY),
+        (WAIT + READ, (0,), set()),
+        (WAIT + READ_CONSTANT, (0,), EARLY),  # may be moved before the wait
+        (WAIT + READ_CONSTANT, (), set()),
+        (WAIT + READ_CONSTANT + WRITE, (), EARLY),
     ],
 )
 def test_in_one_launch(body: str, inputs: tuple[int, ...], codes: set[str]) -> None:
@@ -42,6 +47,17 @@ def test_in_one_launch(body: str, inputs: tuple[int, ...], codes: set[str]) -> N
 
 def test_without_a_predecessor_that_may_overlap_nothing_is_early() -> None:
     assert run_ptx(launch(READ + WRITE)).findings.codes() == set()
+    assert run_ptx(launch(READ_CONSTANT, inputs=(0,))).findings.codes() == set()
+
+
+def test_a_constant_read_is_told_from_an_early_one() -> None:
+    early, constant = (
+        next(iter(run_ptx(launch(body, pdl=True, inputs=(0,))).findings))
+        for body in (READ, WAIT + READ_CONSTANT)
+    )
+    assert "nothing orders it" in early.message
+    assert constant.message.startswith("ld.global.nc.b32 reads as constant (.nc)")
+    assert "ld.global without .nc" in str(constant.as_dict())
 
 
 def test_a_read_is_too_early_as_soon_as_a_later_launch_writes_there() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import silicon_async
 import silicon_barriers
 import silicon_bits
+import silicon_branches
 import silicon_cluster
 import silicon_encode
 import silicon_lanes
@@ -17,6 +18,7 @@ SUBJECTS = (
     silicon_lanes,
     silicon_async,
     silicon_bits,
+    silicon_branches,
     silicon_order,
     silicon_barriers,
     silicon_cluster,

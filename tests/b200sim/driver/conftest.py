@@ -17,7 +17,7 @@ class Registry:
     def __init__(self) -> None:
         self.live: dict[int, tuple[str, int]] = {}
 
-    def add(self, name: str, address: int, nbytes: int) -> None:
+    def add(self, name: str, address: int, nbytes: int, writable: bool = True) -> None:
         for other, (_, size) in self.live.items():
             assert address + nbytes <= other or other + size <= address, "allocations overlap"
         self.live[address] = (name, nbytes)
