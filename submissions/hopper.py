@@ -133,7 +133,7 @@ STEP_FIELD = 2 * MMA_K >> 4
 # Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200; those of stages are of a
 # Geometry. Of the rest: least, and per token.
 STORE_NS = 950, 5.2  # sums to C, and the first stage on its way
-WRITE_NS = 1300, 12  # sums to the workspace, likewise
+WRITE_NS = 1100, 10  # sums to the workspace, likewise
 ADD_NS = 0, 14  # and from there
 MIN_CUT_STAGES = 2
 MAX_TILES_TO_SEARCH = 1024
