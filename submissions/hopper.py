@@ -23,9 +23,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 * The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
-Launches are chained (PDL): while the previous launch ends, a CTA is set up and computes the addresses that it
-needs first. It waits for that end before it touches any input. (The plan in memory, which it reads before,
-was written by the host, once.)
+Launches are chained (PDL): while the previous launch ends, a CTA is set up, computes the addresses that it
+needs first and has fetched into L2 what lies there. It waits for that end before it reads any input. (The
+plan in memory, which it reads before, was written by the host, once.)
 
 In this file "row" is a weight row (index along N), "token" a row of A (index along M), "stage" 128 of K,
 "wide" means fp16.
@@ -770,7 +770,7 @@ def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
         for i in cutlass.range_constexpr(EARLY_STAGES):
             stage = segment.stage + i
             prefetch_box(values, stage * PACKED_ROW_BYTES, segment.row)
-            prefetch_box(values + DESCRIPTOR_BYTES, stage * (2 * ATOM_WORDS), segment.row >> 7)
+            prefetch_box(values + DESCRIPTOR_BYTES, stage * (2 * ATOM_WORDS), atom_row(segment.row))
 
 
 @cute.jit
@@ -782,7 +782,7 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
         words = next_segment(schedule, turn, turns)
         values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
         scales = values + DESCRIPTOR_BYTES
-        atom_row = segment.row >> 7
+        scales_row = atom_row(segment.row)
         for i in cutlass.range(segment.stages, unroll=1):
             stage, slot = segment.stage + i, ring.place(loaded)
             full, smem = ring.full + slot * 8, ring.start + slot * geometry.slot_bytes
@@ -792,7 +792,7 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
                 expect(full, Int32(geometry.slot_bytes))
                 load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
                 smem += geometry.weight_bytes
-                load_box(smem, scales, stage * (2 * ATOM_WORDS), atom_row, full, EVICT_FIRST)
+                load_box(smem, scales, stage * (2 * ATOM_WORDS), scales_row, full, EVICT_FIRST)
             loaded += 1
 
 
@@ -915,7 +915,7 @@ def source_of(group, token: Int32, stage: Int32, half: Int32, limit: Int32) -> S
     """Nothing if the token is not below the limit."""
     atom = 2 * stage + half
     values = Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(atom * (ATOM_K // 2))
-    scales = Int64((token >> 7) * group.atoms + atom) * ATOM_BYTES + Int64(scale_at(token))
+    scales = Int64(atom_row(token) * group.atoms + atom) * ATOM_BYTES + Int64(scale_at(token))
     return Source(group.a + values, group.sfa + scales, (token < limit) & (atom < group.atoms))
 
 
@@ -1077,7 +1077,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             half_bytes = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
             stage_bytes = 2 * half_bytes
             scale_row = (segment.row & (ATOM_ROWS - 1)) + fragment_row
-            scales_in = weights.start + (scale_row >> 7) * (2 * ATOM_BYTES) + scale_at(scale_row)
+            scales_in = weights.start + atom_row(scale_row) * (2 * ATOM_BYTES) + scale_at(scale_row)
             scales_in += config.geometry.weight_bytes + (i >> 1) * ATOM_BYTES + (i & 1) * 2
             scales_in = settled(scales_in)
             sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
@@ -1121,9 +1121,14 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
         current = as_segment(config, words)
 
 
-def scale_at(row: Int32) -> Int32:
-    """Where a row's scales lie in an atom. (Shifts: dividing a number that may be negative takes five
+def atom_row(row: Int32) -> Int32:
+    """In which row of atoms a row lies. (Here and below shifts: to divide what might be negative takes five
     instructions.)"""
+    return row >> (ATOM_ROWS.bit_length() - 1)
+
+
+def scale_at(row: Int32) -> Int32:
+    """Where a row's scales lie in an atom."""
     return ((row & 31) << 4) + ((row >> 3) & 12)
 
 
