@@ -761,16 +761,22 @@ def placed(config: Config, at: Int32, size: Int32) -> Int32:
 # ---- Device: loading ---------------------------------------------------------------------------------------
 
 
+def weight_boxes(descriptors: Int64, group: Int32, row: Int32, stage: Int32) -> tuple:
+    """A stage of weights, and of their scales: descriptor, x, y."""
+    values = descriptors + Int64(group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
+    scales = values + DESCRIPTOR_BYTES
+    return (values, stage * PACKED_ROW_BYTES, row), (scales, stage * (2 * ATOM_WORDS), atom_row(row))
+
+
 @cute.jit
 def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
     """The first stages, while the previous launch ends. words: of the first segment."""
     segment = Segment(*as_segment(config, words))
-    values = descriptors + Int64(cutlass.max(segment.group, 0)) * (DESCRIPTORS * DESCRIPTOR_BYTES)
+    group = cutlass.max(segment.group, 0)  # if there is no segment, something else
     with cute.arch.elect_one():
         for i in cutlass.range_constexpr(EARLY_STAGES):
-            stage = segment.stage + i
-            prefetch_box(values, stage * PACKED_ROW_BYTES, segment.row)
-            prefetch_box(values + DESCRIPTOR_BYTES, stage * (2 * ATOM_WORDS), atom_row(segment.row))
+            for box in weight_boxes(descriptors, group, segment.row, segment.stage + i):
+                prefetch_box(*box)
 
 
 @cute.jit
@@ -780,19 +786,16 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
     for turn in cutlass.range(turns, unroll=1):
         segment = Segment(*as_segment(config, words))
         words = next_segment(schedule, turn, turns)
-        values = descriptors + Int64(segment.group) * (DESCRIPTORS * DESCRIPTOR_BYTES)
-        scales = values + DESCRIPTOR_BYTES
-        scales_row = atom_row(segment.row)
         for i in cutlass.range(segment.stages, unroll=1):
-            stage, slot = segment.stage + i, ring.place(loaded)
+            slot = ring.place(loaded)
             full, smem = ring.full + slot * 8, ring.start + slot * geometry.slot_bytes
+            values, scales = weight_boxes(descriptors, segment.group, segment.row, segment.stage + i)
             if loaded >= WEIGHT_STAGES:
                 ring.await_empty(loaded - WEIGHT_STAGES)
             with cute.arch.elect_one():
                 expect(full, Int32(geometry.slot_bytes))
-                load_box(smem, values, stage * PACKED_ROW_BYTES, segment.row, full, EVICT_FIRST)
-                smem += geometry.weight_bytes
-                load_box(smem, scales, stage * (2 * ATOM_WORDS), scales_row, full, EVICT_FIRST)
+                load_box(smem, *values, full, EVICT_FIRST)
+                load_box(smem + geometry.weight_bytes, *scales, full, EVICT_FIRST)
             loaded += 1
 
 
