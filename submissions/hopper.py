@@ -13,8 +13,9 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   exact.
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
-  barrier of the grid follows (a counter in memory). What it takes is hidden: each CTA also widens the head of
-  its first tile, a few stages, for itself, and multiplies that meanwhile.
+  barrier of the grid follows (a counter in memory). What it takes is hidden: each cluster also widens the
+  head of its first tile, a few stages, for itself, and multiplies that meanwhile. The plan says who widens
+  what.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
   the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
   each other and share the tokens: each loads half of them for both. Where that leaves too few tokens for a
@@ -75,14 +76,16 @@ ATOM_BYTES = 512
 ATOM_WORDS = ATOM_BYTES // 4
 
 # Two rings in shared memory, of stages (T: the tile's tokens):
-#   tokens   2 x T rows of 128 B (fp16, 128 B swizzle): the even blocks of 16 of K, the odd ones. Stages of
-#            different tiles lie one behind the other; what would cross the ring's end begins at its start.
+#   tokens   2 x T rows of 128 B (fp16, 128 B swizzle), by turns 8 with the even blocks of 16 of K and 8 of
+#            the same tokens with the odd ones. Stages of different tiles lie one behind the other; what would
+#            cross the ring's end begins at its start.
 #   weights  128 or 192 rows of 64 B | scales: 1 x 2 or 2 x 2 atoms (rows x K)
 PACKED_ROW_BYTES = STAGE // 2
 TOKEN_ROW_BYTES = 128
 TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
-HEADER_BYTES = 1024  # mbarriers
+HEADER_BYTES = 1024  # mbarriers, then addresses by group
+GROUPS_AT = 256  # of each group 16 B: where a and sfa are
 STAGED_TOKENS = 32  # of C at a time, 64 rows (128 B) each
 STAGING_BYTES = STAGED_TOKENS * 2 * WARPGROUP_ROWS
 SMEM_BYTES = 227 * 1024
@@ -95,20 +98,21 @@ MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
+GROUPS_WARP = TOKENS_WARP + 1  # puts what varies by group into shared memory
 THREADS = 32 * WIDEN_WARPS + 128
 
-# Tokens are widened by 12 warps, 8 at a time, two stages of them: 4 swizzle atoms of 1 KB.
-WIDEN_TOKENS = 8
-WIDEN_STAGES = 2
-HEAD_TOKENS = 16  # of a stage of the head, which a warp widens at a time
-HEAD_NS = 1800  # of multiplications before the first tokens from the workspace are there
-SCRATCH_BYTES = 4096
+# Tokens are widened by 12 warps, 16 of a stage at a time: two times two swizzle atoms.
+WIDEN_TOKENS = 16
+SWIZZLE_ROWS = 8
+SWIZZLE_BYTES = SWIZZLE_ROWS * TOKEN_ROW_BYTES
+SCRATCH_BYTES = WIDEN_TOKENS * TOKEN_BYTES
+HEAD_NS = 1500  # of multiplications before the first tokens from the workspace are there
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
-HEAD_IS_WIDE = 2
-FIRST_WARPGROUP_BARRIER = 3
+FIRST_WARPGROUP_BARRIER = 2
 GRID_HAS_MET = FIRST_WARPGROUP_BARRIER + WIDEN_WARPS // 4
+GROUPS_ARE_THERE = GRID_HAS_MET + 1
 
 # A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
 FLAG_BYTES = 4 * WIDEN_WARPS
@@ -126,8 +130,8 @@ UPPER_BYTES = -0xFF0100  # 0xFF00FF00
 LIFT = 0x5800_5800  # 2^7, as two fp16
 BIAS = 2.0**14  # 2^7 for weights and tokens each
 
-# wgmma shared memory descriptor without its address: K-major, 128 B swizzle, 8 rows = 1024 B
-TOKENS_DESCRIPTOR = 1 << 62 | (1024 >> 4) << 32 | 1 << 16
+# wgmma shared memory descriptor without its address: K-major, 128 B swizzle, 2048 B from 8 rows to the next
+TOKENS_DESCRIPTOR = 1 << 62 | (2 * SWIZZLE_BYTES >> 4) << 32 | 1 << 16
 STEP_FIELD = 2 * MMA_K >> 4
 
 # Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200; those of stages are of a
@@ -297,6 +301,20 @@ def load_word(place: str, address, *, loc=None, ip=None) -> Int32:
 
 
 @dsl_user_op
+def load_addresses(address: Int32, *, loc=None, ip=None) -> list[Int64]:
+    """Two, 8 B each, from shared memory."""
+    text = "ld.shared.v2.b64 {$0, $1}, [$2];"
+    result = ptx(text, "=l,=l,r", [address], structure("i64", 2), loc=loc, ip=ip)
+    return fields(Int64, result, 2, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def store_addresses(address: Int32, first: Int64, second: Int64, *, loc=None, ip=None) -> None:
+    """Likewise."""
+    ptx("st.shared.v2.b64 [$0], {$1, $2};", "r,l,l", [address, first, second], loc=loc, ip=ip)
+
+
+@dsl_user_op
 def store_words(place: str, address, words: list[Int32], *, loc=None, ip=None) -> None:
     """16 B to `place` (st.`place`)."""
     kind = "l" if isinstance(address, Int64) else "r"
@@ -304,9 +322,9 @@ def store_words(place: str, address, words: list[Int32], *, loc=None, ip=None) -
 
 
 @dsl_user_op
-def store_pair(address: Int32, first: Int32, second: Int32, *, loc=None, ip=None) -> None:
-    """8 B to shared memory."""
-    ptx("st.shared.v2.b32 [$0], {$1, $2};", "r,r,r", [address, first, second], loc=loc, ip=ip)
+def store_word(address: Int32, word: Int32, *, loc=None, ip=None) -> None:
+    """4 B to shared memory."""
+    ptx("st.shared.b32 [$0], $1;", "r,r", [address, word], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -451,6 +469,17 @@ def load_bytes_for_all(smem, address, count, barrier, policy, *, loc=None, ip=No
     )
     operands = [smem, address, count, barrier, Int16((1 << CLUSTER) - 1), Int64(policy)]
     ptx(text, "r,l,r,r,h,l", operands, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def send_bytes(smem: Int32, count: Int32, barrier: Int32, rank: Int32, *, loc=None, ip=None) -> None:
+    """One thread: to the same place in the shared memory of another CTA of the cluster, and its barrier."""
+    text = (
+        "{ .reg .b32 there, done;"
+        " mapa.shared::cluster.u32 there, $0, $3; mapa.shared::cluster.u32 done, $2, $3;"
+        " cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [there], [$0], $1, [done]; }"
+    )
+    ptx(text, "r,r,r,r", [smem, count, barrier, rank], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -738,6 +767,7 @@ class Shared:
     tokens: Ring
     weights: Ring
     nobody: Int32  # a barrier for which nobody waits, in its first phase for ever
+    head: Int32  # and one whose first phase ends when all widening warps are through
     staging: Int32  # of C
 
 
@@ -750,7 +780,7 @@ def shared_memory(geometry: Geometry, start: Int32) -> Shared:
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
         barriers, place = barriers + 16 * depth, place + size
-    return Shared(*rings, barriers, place)
+    return Shared(*rings, barriers, barriers + 8, place)
 
 
 def placed(config: Config, at: Int32, size: Int32) -> Int32:
@@ -799,6 +829,30 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
             loaded += 1
 
 
+@dataclass(frozen=True)
+class Load:
+    """Tokens of a segment: where a CTA's share of the first stage lies, bytes of a stage and of a share; so
+    many stages at most are in the ring (`room` while the first `crowded` are loaded)."""
+
+    source: Int64
+    stage_bytes: Int32
+    share: Int32
+    first: Int32
+    stages: Int32
+    depth: Int32
+    room: Int32
+    crowded: Int32
+
+
+def load_of(config: Config, groups, segment: Segment, first: Int32, rank: Int32) -> list:
+    group = pick(groups, segment.group)
+    stage_bytes, share = group.height * TOKEN_BYTES, group.height * (TOKEN_BYTES // CLUSTER)
+    stage = segment.token // group.height * group.stages + segment.stage + first
+    source = group.tokens + Int64(stage) * Int64(stage_bytes) + Int64(rank * share)
+    depth = by_variant(config, segment.variant, config.token_stages)
+    return [source, stage_bytes, share, first, segment.stages, depth, segment.crowd, segment.crowded]
+
+
 @cute.jit
 def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, counter, ring):
     """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet.
@@ -810,221 +864,217 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     lane = cute.arch.lane_idx()
     segment = Segment(*as_segment(config, words))
+    words = next_segment(schedule, Int32(0), turns)
     first = head_of(config, segment)
     if lane < first:
         arrive(ring.full + lane * 8)
+    loaded, emptied, at = first, Int32(0), first * height_of_variant(config, segment.variant) * TOKEN_BYTES
+    current = load_of(config, groups, segment, first, rank)  # before it is urgent
     cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
     with cute.arch.elect_one():
         meet_grid(counter, all_met)
     cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
-    loaded, emptied, at = first, Int32(0), first * height_of_variant(config, segment.variant) * TOKEN_BYTES
     for turn in cutlass.range(turns, unroll=1):
-        segment = Segment(*as_segment(config, words))
-        words = next_segment(schedule, turn, turns)
-        group = pick(groups, segment.group)
-        stage_bytes = group.height * TOKEN_BYTES
-        share = group.height * (TOKEN_BYTES // CLUSTER)
-        depth = by_variant(config, segment.variant, config.token_stages)
-        tile = segment.token // group.height
-        source = group.tokens + Int64(tile * group.stages + segment.stage + first) * Int64(stage_bytes)
-        source += Int64(rank * share)
-        for i in cutlass.range(first, segment.stages, unroll=1):
-            room = cutlass.select_(i < segment.crowded, segment.crowd, depth)
+        load = Load(*current)
+        source = load.source
+        for i in cutlass.range(load.first, load.stages, unroll=1):
+            room = cutlass.select_(i < load.crowded, load.room, load.depth)
             while loaded - emptied >= room:
                 ring.await_empty(emptied)
                 emptied += 1
-            at = placed(config, at, stage_bytes)
-            full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
+            at = placed(config, at, load.stage_bytes)
+            full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * load.share
             with cute.arch.elect_one():
-                expect(full, stage_bytes)
-                load_bytes_for_all(smem, source, share, full, EVICT_LAST)
-            source += Int64(stage_bytes)
-            at += stage_bytes
+                expect(full, load.stage_bytes)
+                load_bytes_for_all(smem, source, load.share, full, EVICT_LAST)
+            source += Int64(load.stage_bytes)
+            at += load.stage_bytes
             loaded += 1
-        first = Int32(0)
+        current = load_of(config, groups, Segment(*as_segment(config, words)), Int32(0), rank)
+        words = next_segment(schedule, turn + 1, turns)
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where a lane finds 64 values of a token (four blocks of 16), and their scales."""
-
-    values: Int64
-    scales: Int64
-    there: cutlass.Boolean
+UNIT_WORDS = 8
 
 
 @dataclass(frozen=True)
-class Item:
-    """WIDEN_TOKENS x WIDEN_STAGES to widen, and where they go: rows of 128 B, swizzle atoms `step` bytes from
-    one to the next. stages: that there are (none if <= 0)."""
+class Unit:
+    """WIDEN_TOKENS of a stage to widen. A lane takes 32 values (two blocks) of a token and of the one 8
+    below: where they and their scales are, and whether they are there. target: where the unit goes, in KB
+    from the workspace's or the ring's start; rows: that go there, 8 or 16."""
 
-    source: Source
-    target: Int64
-    step: Int32
-    stages: Int32
+    values: tuple[Int64, Int64]
+    scales: tuple[Int64, Int64]
+    there: tuple[cutlass.Boolean, cutlass.Boolean]
+    target: Int32
+    rows: Int32
 
 
-ITEM_WORDS = 8
+def place_of_lane() -> tuple[Int32, Int32]:
+    """A lane's first token of a unit, and which quarter of the stage. (By quarters first: eight lanes read
+    two lines of 128 B at a time, not eight.)"""
+    lane = cute.arch.lane_idx()
+    return lane // 4, lane % 4
 
 
-def items_begin(schedule: Int64, turns: Int32) -> Int64:
-    """Behind the segments."""
+def zero_of_lane() -> Int32:
+    """0, of which the compiler does not know that it is the same for all lanes."""
+    lane = cute.arch.lane_idx()
+    return settled(lane) ^ lane
+
+
+def units_begin(schedule: Int64, turns: Int32) -> Int64:
+    """Of this CTA, behind all segments."""
     segments = turns * (cute.arch.grid_dim()[0] // CLUSTER)
     return schedule + Int64(segments) * (4 * SEGMENT_WORDS)
 
 
-def first_item(warp: Int32) -> Int32:
-    """Number of the item that a warp widens first; others follow at a distance of all warps."""
-    return warp * cute.arch.grid_dim()[0] + cute.arch.block_idx()[0]
-
-
 @cute.jit
-def item_words(items_at: Int64, item: Int32, items: Int32):
-    """An item of the plan (the last one, if there are not so many), on its way."""
-    address = items_at + Int64(cutlass.min(item, items - 1)) * (4 * ITEM_WORDS)
+def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
+    """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
+    entry = (cute.arch.block_idx()[0] * rounds + cutlass.min(i, rounds - 1)) * WIDEN_WARPS + warp
+    address = units_at + Int64(entry) * (4 * UNIT_WORDS)
     return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
 
 
 @cute.jit
-def prefetch_plan(schedule, turns, items):
+def prefetch_plan(schedule, turns, rounds):
     """What this CTA reads first, into L2, for the next launch with this plan: weights have driven it out."""
-    lane = cute.arch.lane_idx()
-    if lane < WIDEN_WARPS:
-        item = cutlass.min(first_item(lane), items - 1)
-        prefetch(items_begin(schedule, turns) + Int64(item) * (4 * ITEM_WORDS))
-    if lane == WIDEN_WARPS:
+    line, lane, round_bytes = 128, cute.arch.lane_idx(), WIDEN_WARPS * 4 * UNIT_WORDS
+    mine = units_begin(schedule, turns) + Int64(cute.arch.block_idx()[0] * rounds) * round_bytes
+    for i in cutlass.range(lane, cutlass.min(rounds, 4) * (round_bytes // line), 32, unroll=1):
+        prefetch(mine + Int64(i) * line)
+    if lane == 31:
         prefetch(segment_address(schedule, Int32(0)))
 
 
-def item_of(groups, workspace: Int64, words, exists) -> Item:
-    """A lane has a token, a stage and a half of it."""
-    index, values, scales, target, tokens, atoms, token_bytes, step = words
-    row, half, second = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2, cute.arch.lane_idx() // 16
-    group = pick(groups, index)
-    atom = 2 * second + half
-    source = Source(
-        group.a + Int64(values + row * token_bytes + atom * (ATOM_K // 2)),
-        group.sfa + Int64(scales + row * 16 + atom * ATOM_BYTES),
-        exists & (row < tokens) & (atom < atoms),
-    )
-    stages = cutlass.select_(exists, (atoms + 1) // 2, Int32(0))
-    return Item(source, workspace + Int64(target) * 1024, step, stages)
-
-
-def source_of(group, token: Int32, stage: Int32, half: Int32, limit: Int32) -> Source:
-    """Nothing if the token is not below the limit."""
-    atom = 2 * stage + half
-    values = Int64(token) * Int64(group.atoms * (ATOM_K // 2)) + Int64(atom * (ATOM_K // 2))
-    scales = Int64(atom_row(token) * group.atoms + atom) * ATOM_BYTES + Int64(scale_at(token))
-    return Source(group.a + values, group.sfa + scales, (token < limit) & (atom < group.atoms))
-
-
 @cute.jit
-def prefetch_source(source):
-    """Into L2: while the previous launch ends."""
-    if source.there:
-        prefetch(source.values)
-        prefetch(source.scales)
-
-
-@cute.jit
-def fetch(source):
-    """Eight words of eight values, and the four scales. Zeros where there is nothing. (Not by ld.global.nc:
-    what that reads is constant for ptxas, which moves it before griddepcontrol.wait.)"""
-    words = [Int32(0) for _ in range(8)]
-    scales = Int32(0)
-    if source.there:
-        words = load_words("global", source.values, 4) + load_words("global", source.values + 16, 4)
-        scales = load_word("global.b32", source.scales)
-    return words, scales
-
-
-@cute.jit
-def store_item(item, fetched, scratch: Int32):
-    """Widen, and put into the workspace as shared memory wants it.
-
-    The 8 tokens are a swizzle atom of 1 KB for each of two stages' even and odd blocks; shared memory turns
-    rows per lane into lines for all lanes.
-    """
+def publish_groups(groups, start: Int32):
+    """A warp: addresses by group to shared memory, where an index finds them in one instruction."""
     lane = cute.arch.lane_idx()
-    cute.arch.sync_warp()
-    row, half, second = lane % 8, lane // 8 % 2, lane // 16
-    store_chunks(scratch + second * 2048 + row * TOKEN_ROW_BYTES, Int32(1024), row, half, *fetched)
-    cute.arch.sync_warp()
-    lines = [load_words("shared", scratch + i * 512 + lane * 16, 4) for i in range(4 * WIDEN_STAGES)]
-    for atom in cutlass.range_constexpr(2 * WIDEN_STAGES):
-        if atom // 2 < item.stages:
-            target = item.target + Int64(atom * item.step + lane * 16)
-            for part in cutlass.range_constexpr(2):
-                store_words("global", target + part * 512, lines[2 * atom + part])
+    group = pick(groups, lane)
+    if lane < len(groups):
+        store_addresses(start + GROUPS_AT + lane * 16, group.a, group.sfa)
+    cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
 
 
-def head_sources(config: Config, groups, segment):
-    """The first stages of this CTA's first tile: what a lane widens, round by round, and which row of the
-    ring that is (none: -1). A warp takes HEAD_TOKENS of a stage."""
-    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    row, half, second = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2, cute.arch.lane_idx() // 16
-    group = pick(groups, segment.group)
-    head = head_of(config, segment)
-    blocks = by_variant(config, segment.variant, blocks_of)
-    reciprocal = by_variant(config, segment.variant, lambda height: -(-(1 << 16) // blocks_of(height)))
-    items = [config.head_stages(height) * blocks_of(height) for height in config.variants]
-    sources, rows = [], []
-    for i in range(-(-max(items) // WIDEN_WARPS)):
-        item = warp + i * WIDEN_WARPS
-        stage = item * reciprocal >> 16
-        at = (item - stage * blocks) * HEAD_TOKENS + second * 8 + row
-        inside = (stage < head) & (at < group.height)
-        limit = cutlass.select_(inside, group.m, Int32(0))
-        sources.append(source_of(group, segment.token + at, segment.stage + stage, half, limit))
-        rows.append(cutlass.select_(inside, stage * (2 * group.height) + at, Int32(-1)))
-    return sources, rows
-
-
-def blocks_of(height: int) -> int:
-    return -(-height // HEAD_TOKENS)
+def unit_of(start: Int32, words) -> Unit:
+    packed, values, upper_scales, lower_scales, target, sizes, token_bytes, _ = words
+    row, quarter = place_of_lane()
+    a, sfa = load_addresses(start + GROUPS_AT + (packed & 255) * 16)
+    tokens, atoms, rows = sizes & 255, sizes >> 8 & 255, sizes >> 16
+    atom = quarter // 2
+    upper = a + Int64(values + row * token_bytes + quarter * 16)
+    of_lane = row * 16 + atom * ATOM_BYTES + quarter % 2 * 2
+    return Unit(
+        (upper, upper + Int64(token_bytes * SWIZZLE_ROWS)),
+        (sfa + Int64(upper_scales + of_lane), sfa + Int64(lower_scales + of_lane)),
+        ((row < tokens) & (atom < atoms), (row + SWIZZLE_ROWS < tokens) & (atom < atoms)),
+        target,
+        rows,
+    )
 
 
 @cute.jit
-def store_head(height: Int32, rows, fetched, start: Int32):
-    """Widen what was fetched, right into this CTA's ring: it is multiplied while the grid meets and the other
-    tokens are on their way."""
-    for i in cutlass.range_constexpr(len(rows)):
-        if rows[i] >= 0:
-            row, half = cute.arch.lane_idx() % 8, cute.arch.lane_idx() // 8 % 2
-            target = start + rows[i] * TOKEN_ROW_BYTES
-            store_chunks(target, height * TOKEN_ROW_BYTES, row, half, *fetched[i])
-    shared_proxy_fence()
-    cute.arch.barrier(barrier_id=HEAD_IS_WIDE, number_of_threads=32 * WIDEN_WARPS)
+def prefetch_source(unit):
+    """Into L2: while the previous launch ends."""
+    for i in cutlass.range_constexpr(2):
+        if unit.there[i]:
+            prefetch(unit.values[i])
+            prefetch(unit.scales[i])
 
 
 @cute.jit
-def widen_first(config: cutlass.Constexpr, groups, items: Int32, words, segment, items_at, workspace, ring):
-    """Three warpgroups of all CTAs: tokens to fp16, into the workspace; and of each CTA its head.
-    words: of the first item."""
+def fetch(unit):
+    """A lane's values and scales, twice, zeros where there is nothing; target, rows. (Not by ld.global.nc:
+    what that reads is constant for ptxas, which moves it before griddepcontrol.wait.)"""
+    upper, lower = [Int32(0) for _ in range(5)], [Int32(0) for _ in range(5)]
+    if unit.there[0]:
+        upper = [*load_words("global", unit.values[0], 4), load_word("global.u16", unit.scales[0])]
+    if unit.there[1]:
+        lower = [*load_words("global", unit.values[1], 4), load_word("global.u16", unit.scales[1])]
+    return [*upper, *lower, unit.target, unit.rows]
+
+
+@cute.jit
+def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
+    """Widen, and put into the workspace as shared memory wants it (which turns rows per lane into lines for
+    all lanes), or else into the rings of both CTAs."""
+    lane = cute.arch.lane_idx()
+    target, rows = fetched[-2:]
+    address = cutlass.select_(exchanged, scratch, shared.tokens.start + target * 1024)
+    cute.arch.sync_warp()
+    store_chunks(address, fetched[:5])
+    if rows > SWIZZLE_ROWS:
+        store_chunks(address + 2 * SWIZZLE_BYTES, fetched[5:10])
+    if exchanged:
+        cute.arch.sync_warp()
+        place = workspace + (Int64(target) * 1024 + Int64(lane * 16))
+        store_lines(place, scratch, lane, 0)
+        if rows > SWIZZLE_ROWS:
+            store_lines(place, scratch, lane, SCRATCH_BYTES // 2)
+    else:
+        shared_proxy_fence()
+        cute.arch.sync_warp()
+        if lane == 0:
+            peer = cute.arch.block_idx_in_cluster() ^ 1
+            send_bytes(address, rows * TOKEN_BYTES, shared.head, peer)
+
+
+def store_lines(place: Int64, scratch: Int32, lane: Int32, first: int) -> None:
+    """Half a unit, from byte `first` on."""
+    offsets = range(first, first + SCRATCH_BYTES // 2, 512)
+    lines = [load_words("shared", scratch + offset + lane * 16, 4) for offset in offsets]
+    for offset, line in zip(offsets, lines, strict=True):
+        store_words("global", place + offset, line)
+
+
+@cute.jit
+def announce_tokens(now):
+    """What this warp widened for others may be read, by bulk copies too."""
+    if now:
+        shared_proxy_fence()
+        global_proxy_fence()
+        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+
+
+@cute.jit
+def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, workspace, shared, start):
+    """Three warpgroups of all CTAs: tokens to fp16, into the workspace; then of each cluster the head of its
+    first tile, into the rings: it is multiplied while the grid meets and the other tokens are on their way.
+    Of each warp two units are on their way, and where the next two are. units: words of these four."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    scratch = ring.start + config.geometry.token_ring_bytes - (warp + 1) * SCRATCH_BYTES  # beyond the head
-    number = first_item(warp)
-    exists = number < items
-    item = item_of(groups, workspace, words, exists)
-    prefetch_source(item.source)
-    sources, rows = head_sources(config, groups, segment)
+    ring_end = shared.tokens.start + config.geometry.token_ring_bytes
+    scratch = ring_end - (warp + 1) * SCRATCH_BYTES  # beyond the head
+    cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    all_units, packed = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
+    all_units, shared_units, from_peer = all_units >> 8, packed >> 12, (packed & 4095) * 1024
+    first, second = unit_of(start, units[0]), unit_of(start, units[1])
+    prefetch_source(first)
+    cute.arch.cluster_wait()  # the other CTA's barriers are there
     cute.arch.griddepcontrol_wait()
-    fetched = fetch(item.source)
-    fetched_head = [fetch(source) for source in sources]
-    if exists:
-        store_item(item, fetched, scratch)
-    stride = cute.arch.grid_dim()[0] * WIDEN_WARPS
-    for later in cutlass.range(number + stride, items, stride, unroll=1):
-        item = item_of(groups, workspace, item_words(items_at, later, items), later < items)
-        store_item(item, fetch(item.source), scratch)
-    shared_proxy_fence()
-    global_proxy_fence()
-    cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
-    store_head(height_of_variant(config, segment.variant), rows, fetched_head, ring.start)
+    even = fetch(first)
+    cute.arch.sync_warp()  # ptxas loads the first values first, then
+    odd = fetch(second)
+    after_even, after_odd = units[2], units[3]
+    announce_tokens(shared_units == 0)
+    for i in cutlass.range(0, all_units, 2, unroll=1):
+        widen_unit(even, i < shared_units, workspace, scratch, shared)
+        announce_tokens(i + 1 == shared_units)
+        if i + 2 < all_units:
+            even = fetch(unit_of(start, after_even))
+            after_even = unit_words(units_at, rounds, i + 4, warp)
+        if i + 1 < all_units:
+            widen_unit(odd, i + 1 < shared_units, workspace, scratch, shared)
+            announce_tokens(i + 2 == shared_units)
+        if i + 3 < all_units:
+            odd = fetch(unit_of(start, after_odd))
+            after_odd = unit_words(units_at, rounds, i + 5, warp)
+    cute.arch.sync_warp()
+    if cute.arch.lane_idx() == 0:
+        expect(shared.head, from_peer)
 
 
 def head_of(config: Config, segment: Segment) -> Int32:
@@ -1033,22 +1083,21 @@ def head_of(config: Config, segment: Segment) -> Int32:
     return cutlass.select_(segment.group >= 0, cutlass.min(if_long, segment.stages), Int32(0))
 
 
-def store_chunks(
-    address: Int32, step: Int32, row: Int32, half: Int32, words: list[Int32], scales: Int32
-) -> None:
-    """A token's 64 values into its two rows of 128 B (even blocks; `step` bytes on, odd ones), swizzled.
+def store_chunks(address: Int32, fetched: list[Int32]) -> None:
+    """A lane's 32 values into its token's two rows of 128 B (even block, SWIZZLE_BYTES on odd one), swizzled.
 
     They come in the order in which wgmma meets the weights: of each block, two words of eight give four pairs
-    each; 16-byte chunk 4 * word + pair holds that pair of the stage's four even (or odd) blocks, two of them
-    from each half. (Blocks 2 i and 2 i + 1 of weights are in the i-th thread of four.)"""
-    both = (scales_to_halves(scales), scales_to_halves(scales >> 16))
-    blocks = []
-    for block in range(4):
-        blocks.append(widen_scaled(words[2 * block : 2 * block + 2], both[block // 2], block % 2))
+    each; 16-byte chunk 4 * word + pair holds that pair of the stage's four even (or odd) blocks. (Blocks 2 i
+    and 2 i + 1 of weights are in the i-th thread of four.)"""
+    *words, scales = fetched
+    row, quarter = place_of_lane()
+    halves = scales_to_halves(scales)
+    even, odd = widen_scaled(words[:2], halves, 0), widen_scaled(words[2:], halves, 1)
+    place = address + (row * (TOKEN_ROW_BYTES + 16) + quarter * 4)
     for chunk in range(8):
-        place = address + (chunk ^ row) * 16 + half * 8
-        store_pair(place, blocks[0][chunk], blocks[2][chunk])
-        store_pair(place + step, blocks[1][chunk], blocks[3][chunk])
+        at = place ^ chunk * 16  # row * 16 is in it
+        store_word(at, even[chunk])
+        store_word(at + SWIZZLE_BYTES, odd[chunk])
 
 
 # ---- Device: the multiplication ----------------------------------------------------------------------------
@@ -1077,8 +1126,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
         words = next_segment(schedule, turn, turns)
         used, at = cute.arch.make_warp_uniform(used), cute.arch.make_warp_uniform(at)
         if segment.group >= 0:
-            half_bytes = height_of_variant(config, segment.variant) * TOKEN_ROW_BYTES
-            stage_bytes = 2 * half_bytes
+            stage_bytes = height_of_variant(config, segment.variant) * TOKEN_BYTES
             scale_row = (segment.row & (ATOM_ROWS - 1)) + fragment_row
             scales_in = weights.start + atom_row(scale_row) * (2 * ATOM_BYTES) + scale_at(scale_row)
             scales_in += config.geometry.weight_bytes + (i >> 1) * ATOM_BYTES + (i & 1) * 2
@@ -1089,6 +1137,7 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
             weights.await_full(used)
             start = weights.place(used) * slot_bytes
             fragment = load_fragment(weights_in + start, scales_in + start)
+            wait(shared.head, Int32(0))  # for later tiles it is long over
             tokens_full = Int32(0)
             released = nobody  # by the end of the next multiplication: the stage before
             for stage in cutlass.range(segment.stages, unroll=1):
@@ -1115,7 +1164,8 @@ def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, pa
                     arrive(weights.empty + weights.place(used) * 8)
                 used += 1
                 tokens_full = tokens.is_full(used)
-                multiply(sums, odd, tokens_at + (at + half_bytes >> 4), segment.variant, config.variants)
+                odd_at = tokens_at + (at >> 4) + (SWIZZLE_BYTES >> 4)
+                multiply(sums, odd, odd_at, segment.variant, config.variants)
                 at += stage_bytes
             finish(sums)
             if lane < CLUSTER:
@@ -1249,6 +1299,7 @@ def init_barriers(geometry: Geometry, barriers: cute.Pointer) -> None:
             cute.arch.mbarrier_init(barriers + depth + i, releases)
         barriers += 2 * depth
     cute.arch.mbarrier_init(barriers, MAX_ARRIVALS)
+    cute.arch.mbarrier_init(barriers + 1, WIDEN_WARPS)
 
 
 @cute.kernel
@@ -1257,7 +1308,7 @@ def grouped_gemm(
     descriptors,
     groups,
     turns: Int32,
-    items: Int32,
+    rounds: Int32,
     schedule: Int64,
     workspace: Int64,
     parts: Int64,
@@ -1268,18 +1319,19 @@ def grouped_gemm(
     descriptors = descriptor_address(descriptors[0])
     barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
     # (The result of a shuffle: see `settled`.)
-    shared = shared_memory(geometry, cute.arch.make_warp_uniform(barriers.toint()))
+    start = cute.arch.make_warp_uniform(barriers.toint())
+    shared = shared_memory(geometry, start)
 
     if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():
             init_barriers(geometry, barriers)
             cute.arch.mbarrier_init_fence()
     cute.arch.griddepcontrol_launch_dependents()
-    words = segment_words(schedule, Int32(0))
-    items_at = items_begin(schedule, turns)
-    first_words = item_words(items_at, first_item(warp), items)
+    # (What is the same for all lanes ptxas moves to uniform registers at once, and waits for it.)
+    zero = Int64(zero_of_lane())
     cute.arch.cluster_arrive_relaxed()
     if warp == WEIGHTS_WARP:
+        words = segment_words(schedule + zero, Int32(0))
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.sync_warp()  # all lanes see the barriers
         prefetch_weights(config, words, descriptors)
@@ -1287,20 +1339,25 @@ def grouped_gemm(
         load_weights(config, schedule, turns, words, descriptors, shared.weights)
         cute.arch.cluster_wait()
     elif warp == TOKENS_WARP:
+        words = segment_words(schedule + zero, Int32(0))
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.cluster_wait()
         cute.arch.griddepcontrol_wait()
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
-        prefetch_plan(schedule, turns, items)
+        prefetch_plan(schedule, turns, rounds)
     elif warp > TOKENS_WARP:
         cute.arch.setmaxregister_decrease(other_registers)
+        if warp == GROUPS_WARP:
+            publish_groups(groups, start)
         cute.arch.cluster_wait()
     else:
-        first = as_segment(config, words)
-        widen_first(config, groups, items, first_words, Segment(*first), items_at, workspace, shared.tokens)
-        cute.arch.cluster_wait()
+        units_at = units_begin(schedule, turns) + zero
+        units = [unit_words(units_at, rounds, Int32(i), warp) for i in range(4)]
+        words = segment_words(schedule + zero, Int32(0))
+        widen_first(config, rounds, units_at, units, workspace, shared, start)
         if warp < geometry.warps:
             cute.arch.setmaxregister_increase(registers)
+            first = as_segment(config, words)
             multiply_tiles(config, groups, schedule, turns, first, parts, shared)
         else:
             cute.arch.setmaxregister_decrease(other_registers)
@@ -1342,7 +1399,7 @@ def encode_scales(geometry: Geometry, address: Int64, rows: Int32, k: Int32) -> 
     return atom
 
 
-COMMON_NUMBERS = 4  # CTAs, turns, items, KB of the workspace before parts
+COMMON_NUMBERS = 4  # CTAs, turns, rounds of units, KB of the workspace before parts
 GROUP_NUMBERS = 4  # m, n, k, KB of the workspace before its tokens
 COMMON_ADDRESSES = 2  # schedule, workspace
 GROUP_ADDRESSES = 5  # a, b, sfa, sfb, c
@@ -1378,7 +1435,7 @@ class Arguments:
 @cute.jit
 def launch(config: cutlass.Constexpr, arguments: Arguments):
     numbers, (schedule, workspace, *addresses) = arguments
-    ctas, turns, items, parts_at = numbers[:COMMON_NUMBERS]
+    ctas, turns, rounds, parts_at = numbers[:COMMON_NUMBERS]
     maps, groups = [], []
     for g, height in enumerate(config.heights):
         m, n, k, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
@@ -1387,7 +1444,7 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
         tokens = workspace + Int64(tokens_at) * 1024
         groups.append((m, n, k // ATOM_K, Int32(height), tokens, a, sfa, c))
     parts = workspace + Int64(parts_at) * 1024
-    grouped_gemm(config, tuple(maps), tuple(groups), turns, items, schedule, workspace, parts).launch(
+    grouped_gemm(config, tuple(maps), tuple(groups), turns, rounds, schedule, workspace, parts).launch(
         grid=(ctas, 1, 1),
         block=(THREADS, 1, 1),
         cluster=(CLUSTER, 1, 1),
@@ -1752,41 +1809,110 @@ class Plan:
         of_group = [variants.index(height) for height in heights]
         entries = segments(self.config, pieces, of_group)
         turns = max(map(len, entries))
-        per_group, items, used = [], [], 1  # KB; the first one is the counter's
+        per_group, begin, used = [], [], 1  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
             per_group += [m, n, k, used]
-            items.append(items_of(len(items), m, k, height, used))
+            begin.append(used)
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
-        self.items = torch.cat(items)
-        self.numbers = [len(entries) * CLUSTER, turns, len(self.items), used, *per_group]
+        self.units = units(sizes, self.config, entries, begin)
+        self.numbers = [len(entries) * CLUSTER, turns, self.units.shape[1], used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
         none = (-1, *[0] * (SEGMENT_WORDS - 1))
         self.table = [mine[turn] if turn < len(mine) else none for turn in range(turns) for mine in entries]
 
 
-def items_of(group: int, m: int, k: int, height: int, at: int) -> torch.Tensor:
-    """A group's items of tokens to widen, int32 (items, ITEM_WORDS): group; where values and scales of the
-    first token and stage begin, in bytes; where they go, in KB of the workspace (at: the group's); tokens and
-    scale atoms that there are from there on; bytes of a token; bytes from a swizzle atom to the next."""
-    stages, atoms = stages_of(k), k // ATOM_K
-    token, stage = torch.cartesian_prod(
-        torch.arange(0, m, WIDEN_TOKENS), torch.arange(0, stages, WIDEN_STAGES)
-    ).T
-    tile = token // height
-    row = (tile * stages + stage) * (2 * height) + token - tile * height
-    scales = (token // ATOM_ROWS * atoms + 2 * stage) * ATOM_BYTES + token % 32 * 16 + token // 32 % 4 * 4
+Entry = tuple[int, ...]  # of the schedule
+
+
+def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Tensor:
+    """Units of a tile's stages (entry: as in the schedule), int32 (units, UNIT_WORDS): group; where values
+    and scales begin, in bytes, of scales also of the lower 8 tokens; where it goes, in KB (begin: the first
+    stage); tokens, scale atoms << 8 that there are, rows << 16; bytes of a token; 0."""
+    group, _, token_0, _, stage_0, stages, *_ = entry
+    m, _, k, _ = sizes[group]
+    height, atoms = config.heights[group], k // ATOM_K
+    stage, token = torch.cartesian_prod(torch.arange(stages), torch.arange(0, height, WIDEN_TOKENS)).T
+    target = begin + (stage * height + token) * TOKEN_BYTES // 1024
+    rows = (height - token).clamp(max=WIDEN_TOKENS)
+    token, stage = token_0 + token, stage_0 + stage
+
+    def scales(token: torch.Tensor) -> torch.Tensor:
+        atom = token // ATOM_ROWS * atoms + stage * (STAGE // ATOM_K)
+        return atom * ATOM_BYTES + token % 32 * 16 + token // 32 % 4 * 4
+
     columns = (
         torch.full_like(token, group),
         token * (k // 2) + stage * PACKED_ROW_BYTES,
-        scales,
-        at + row // WIDEN_TOKENS,
-        m - token,
-        atoms - 2 * stage,
+        scales(token),
+        scales(token + SWIZZLE_ROWS),
+        target,
+        (m - token).clamp(0, WIDEN_TOKENS) + ((atoms - 2 * stage).clamp(max=2) << 8) + (rows << 16),
         torch.full_like(token, k // 2),
-        torch.full_like(token, height * TOKEN_ROW_BYTES),
+        torch.zeros_like(token),
     )
     return torch.stack(columns, dim=1).to(torch.int32)
+
+
+def head_stages_of(config: Config, entry: Entry) -> int:
+    """As `head_of` has it, for a first segment."""
+    return min(config.head_stages(config.heights[entry[0]]), entry[5])
+
+
+def loaded_stages(config: Config, entries: list[list[Entry]]) -> dict[tuple[int, int], set[int]]:
+    """By group and first token of a tile, the stages that somebody loads: all but heads."""
+    loaded: dict[tuple[int, int], set[int]] = {}
+    for mine in entries:
+        for turn, entry in enumerate(mine):
+            group, _, token, _, stage, stages, *_ = entry
+            first = stage + (head_stages_of(config, entry) if turn == 0 else 0)
+            loaded.setdefault((group, token), set()).update(range(first, stage + stages))
+    return loaded
+
+
+def units(sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
+    """What each warp widens, int32 (CTAs, rounds, WIDEN_WARPS, UNIT_WORDS): first its share of the tokens
+    that somebody loads, for all, then its share of the head of its cluster's first segment. In a warp's first
+    unit the first word has << 8 how many these are, the last one << 12 how many are for all, and how many KB
+    of the head it gets from the same warp of the other CTA. begin: of each group's tokens in the workspace,
+    in KB."""
+    ctas = len(entries) * CLUSTER
+    tiles = []
+    for (group, token), stages in sorted(loaded_stages(config, entries).items()):
+        k, height = sizes[group][2], config.heights[group]
+        at = begin[group] + token * stages_of(k) * TOKEN_BYTES // 1024
+        found = units_of(sizes, config, (group, 0, token, 0, 0, stages_of(k)), at)
+        by_stage = found.view(stages_of(k), -(-height // WIDEN_TOKENS), UNIT_WORDS)
+        tiles.append(by_stage[sorted(stages)].flatten(0, 1))
+    shared = torch.cat(tiles) if tiles else torch.zeros(0, UNIT_WORDS, dtype=torch.int32)
+
+    # Warps of all CTAs in turn; then a cluster's two CTAs, each going on where it stopped.
+    number = torch.arange(len(shared))
+    dealt = [(number % ctas, number // ctas, shared)]
+    for cluster, mine in enumerate(entries):
+        segment = (*mine[0][:5], head_stages_of(config, mine[0]))
+        head = units_of(sizes, config, segment, 0)
+        number = torch.arange(len(head))
+        cta = cluster * CLUSTER + number % CLUSTER
+        before = (len(shared) - cta + ctas - 1) // ctas
+        dealt.append((cta, before + number // CLUSTER, head))
+    cta, number, found = (torch.cat(parts) for parts in zip(*dealt, strict=True))
+    turn, warp = number // WIDEN_WARPS, number % WIDEN_WARPS
+
+    rounds = int(turn.max()) + 1
+    table = torch.zeros(ctas, rounds, WIDEN_WARPS, UNIT_WORDS, dtype=torch.int32)
+    table[cta, turn, warp] = found
+    is_head = torch.arange(len(found)) >= len(shared)
+
+    def per_warp(amounts: torch.Tensor) -> torch.Tensor:
+        totals = torch.zeros(ctas * WIDEN_WARPS, dtype=torch.int64)
+        return totals.index_add(0, cta * WIDEN_WARPS + warp, amounts.long()).view(ctas, WIDEN_WARPS)
+
+    sent = per_warp(torch.where(is_head, (found[:, 5] >> 16) * TOKEN_BYTES // 1024, 0))
+    received = sent.view(-1, CLUSTER, WIDEN_WARPS).flip(1).reshape(ctas, WIDEN_WARPS)
+    table[:, 0, :, 0] += (per_warp(torch.ones_like(is_head)) << 8).to(torch.int32)
+    table[:, 0, :, -1] = (per_warp(~is_head) << 12 | received).to(torch.int32)
+    return table
 
 
 def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
@@ -1817,7 +1943,7 @@ def planned(sizes: Sizes, device: int) -> tuple[Plan, torch.Tensor, torch.Tensor
     """The plan, its schedule, and a workspace on the device, all flags down."""
     plan = Plan(sizes, cutlass.utils.HardwareInfo(device).get_max_active_clusters(CLUSTER))
     segments = torch.tensor(plan.table, dtype=torch.int32)
-    schedule = torch.cat([segments.flatten(), plan.items.flatten()]).to("cuda")
+    schedule = torch.cat([segments.flatten(), plan.units.flatten()]).to("cuda")
     workspace = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
     return plan, schedule, workspace
 

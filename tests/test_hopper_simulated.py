@@ -162,19 +162,25 @@ def test_a_slot_that_is_given_back_too_early(tmp_path: Path) -> None:
     assert "stage_overwritten" in watched.report.findings.codes()
 
 
-BARRIER = "cute.arch.barrier(barrier_id=HEAD_IS_WIDE, number_of_threads=32 * WIDEN_WARPS)"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
-        (f"    shared_proxy_fence()\n    {BARRIER}\n", f"    {BARRIER}\n", "proxy_fence_missing"),
-        (f"    shared_proxy_fence()\n    {BARRIER}\n", "    shared_proxy_fence()\n", "shared_race"),
+        (
+            "        shared_proxy_fence()\n        cute.arch.sync_warp()\n        if lane == 0:\n",
+            "        cute.arch.sync_warp()\n        if lane == 0:\n",
+            "proxy_fence_missing",
+        ),
+        (
+            "        shared_proxy_fence()\n        cute.arch.sync_warp()\n        if lane == 0:\n",
+            "        shared_proxy_fence()\n        if lane == 0:\n",
+            "warp_not_synchronised",
+        ),
+        ("wait(shared.head, Int32(0))", "pass", "shared_race"),
     ],
-    ids=["no fence before wgmma", "no barrier before wgmma"],
+    ids=["no fence before copies and wgmma", "a lane sends for all, alone", "no wait before wgmma"],
 )
 def test_what_is_missing_in_the_head_of_a_tile(tmp_path: Path, old: str, new: str, code: str) -> None:
-    """The stages that a CTA widens for itself. In this order of events the values are right."""
+    """The stages that a cluster widens for itself. In this order of events the values are right."""
     _, watched = run(broken(tmp_path, old, new), uncut, ONE_TILE)
     assert code in watched.report.findings.codes()
 
@@ -229,7 +235,7 @@ def test_weights_given_back_before_all_lanes_have_read_them(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("old", "new", "code", "right"),
     [
-        ("    global_proxy_fence()\n", "", "proxy_fence_missing", True),
+        ("        global_proxy_fence()\n", "", "proxy_fence_missing", True),
         ("meet_grid(counter, all_met)", "pass", "global_read_unordered", False),
         ("        await_flag(flag)\n", "", "global_read_unordered", True),
         ("st.release.gpu.global.b32", "st.relaxed.gpu.global.b32", "global_read_unordered", True),
@@ -251,13 +257,13 @@ def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: 
     ("old", "new", "words"),
     [
         (
-            'load_word("global.b32", source.scales)',
-            'load_word("global.nc.b32", source.scales)',
+            'load_word("global.u16", unit.scales[0])',
+            'load_word("global.nc.u16", unit.scales[0])',
             "as constant (.nc)",
         ),
         (
-            "    cute.arch.griddepcontrol_wait()\n    fetched = fetch(item.source)\n",
-            "    fetched = fetch(item.source)\n    cute.arch.griddepcontrol_wait()\n",
+            "    cute.arch.griddepcontrol_wait()\n    even = fetch(first)\n",
+            "    even = fetch(first)\n    cute.arch.griddepcontrol_wait()\n",
             "nothing orders it",
         ),
         (

@@ -42,7 +42,7 @@ CLUSTERS = 66  # of two CTAs, on an H200
 def check_plan(hopper, sizes, clusters=CLUSTERS):
     plan = hopper.Plan(sizes, clusters)
     config = plan.config
-    ctas, turns, items, parts_at = plan.numbers[:4]
+    ctas, turns, rounds, parts_at = plan.numbers[:4]
     columns = ctas // hopper.CLUSTER
     assert 1 <= columns <= clusters and len(plan.table) == turns * columns
     assert len(config.variants) <= hopper.MAX_VARIANTS
@@ -50,27 +50,70 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     check_shared_memory(hopper, config)
 
     at = 1  # KB; the first one is the counter's
+    begin = []
     for g, (m, n, k, _) in enumerate(sizes):
         assert plan.numbers[4 + 4 * g : 8 + 4 * g] == [m, n, k, at]
-        check_items(plan.items[plan.items[:, 0] == g], m, k, config.heights[g], at)
+        begin.append(at)
         at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
-    assert (items, parts_at) == (len(plan.items), at)
+    assert (parts_at, plan.units.shape) == (at, (ctas, rounds, hopper.WIDEN_WARPS, 8))
     check_table(hopper, plan, sizes, columns)
+    check_units(plan, sizes, columns, begin)
     check_ring(hopper, plan, columns)
 
 
-def check_items(items, m, k, height, at):
-    """Each 8 tokens x 2 stages once, from where they are to where they go: a tile's stages follow each other,
-    of each the even and the odd rows of 128 B, `height` of either."""
-    stages, atoms = -(-k // 128), k // 64
-    want = []
-    for token in range(0, m, 8):
-        tile, row = divmod(token, height)
-        for stage in range(0, stages, 2):
-            scale = (token // 128 * atoms + 2 * stage) * 512 + token % 32 * 16 + token // 32 % 4 * 4
-            target = at + ((tile * stages + stage) * 2 * height + row) * 128 // 1024
-            want.append([token * k // 2 + stage * 64, scale, target, m - token, atoms - 2 * stage, k // 2])
-    assert items[:, 1:7].tolist() == want and (items[:, 7] == height * 128).all()
+def check_units(plan, sizes, columns, begin):
+    """All that is loaded from the workspace is put there once. The two CTAs of a cluster share its head, and
+    know what they get from each other."""
+    config, units = plan.config, plan.units.tolist()
+    wanted, heads = set(), [[] for _ in range(columns)]
+    for at, (g, _, token, _, stage, stages, *_) in enumerate(plan.table):
+        if g >= 0:
+            head = min(config.head_stages(config.heights[g]), stages) if at < columns else 0
+            tile = begin[g] + token * -(-sizes[g][2] // 128) * 256 // 1024
+            wanted |= units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
+            if head:
+                heads[at] = units_of_tile(config, sizes, g, token, range(stage, stage + head), 0, stage)
+    shared = []
+    for cluster in range(columns):
+        own, sent = [], []
+        for cta in (2 * cluster, 2 * cluster + 1):
+            for warp in range(len(units[cta][0])):
+                mine = [turn[warp] for turn in units[cta]]
+                count, packed = mine[0][0] >> 8, mine[0][7]
+                assert not any(map(any, mine[max(count, 1) :]))  # nothing beyond them
+                mine = [(unit[0] & 255, *unit[1:7]) for unit in mine[:count]]
+                shared += mine[: packed >> 12]
+                own += mine[packed >> 12 :]
+                sent.append(
+                    (sum(unit[5] >> 16 for unit in mine[packed >> 12 :]) * 256 // 1024, packed & 4095)
+                )
+        assert len(own) == len(set(own)) and set(own) == set(heads[cluster])
+        half = len(sent) // 2
+        assert [kb for kb, _ in sent] == [kb for _, kb in sent[half:] + sent[:half]]
+    assert len(shared) == len(set(shared)) and set(shared) == wanted
+
+
+def units_of_tile(config, sizes, g, token_0, stages, at, first):
+    """16 tokens x 128 of K each. Of a stage, 8 tokens (1 KB with the even blocks, 1 KB with the odd) follow
+    each other. at: where stage `first` goes."""
+    m, _, k, _ = sizes[g]
+    found = set()
+    for stage in stages:
+        for row in range(0, config.heights[g], 16):
+            token = token_0 + row
+            scales = [
+                (t // 128 * (k // 64) + 2 * stage) * 512 + t % 32 * 16 + t // 32 % 4 * 4
+                for t in (token, token + 8)
+            ]
+            target = at + (stage - first) * config.heights[g] // 4 + row // 4
+            tokens, atoms, rows = (
+                min(max(m - token, 0), 16),
+                min(k // 64 - 2 * stage, 2),
+                min(16, config.heights[g] - row),
+            )
+            sizes_word = tokens + (atoms << 8) + (rows << 16)
+            found.add((g, token * k // 2 + stage * 64, *scales, target, sizes_word, k // 2))
+    return found
 
 
 def check_shared_memory(hopper, config):
@@ -78,7 +121,8 @@ def check_shared_memory(hopper, config):
     rings = geometry.token_ring_bytes + hopper.WEIGHT_STAGES * geometry.slot_bytes
     staging = 2 * geometry.warpgroups * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
-    assert 8 * (2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 1) <= hopper.HEADER_BYTES
+    assert 8 * (2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 2) <= hopper.GROUPS_AT
+    assert hopper.GROUPS_AT + 16 * hopper.MAX_GROUPS <= hopper.HEADER_BYTES
     scratch = hopper.WIDEN_WARPS * hopper.SCRATCH_BYTES
     for height in config.heights:
         assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= geometry.token_ring_bytes
