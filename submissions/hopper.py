@@ -1049,8 +1049,8 @@ def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, works
     ring_end = shared.tokens.start + config.geometry.token_ring_bytes
     scratch = ring_end - (warp + 1) * SCRATCH_BYTES  # beyond the head
     cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
-    all_units, packed = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
-    all_units, shared_units, from_peer = all_units >> 8, packed >> 12, (packed & 4095) * 1024
+    count, packed = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
+    all_units, shared_units, from_peer = count >> 8, packed >> 12, (packed & 4095) * 1024
     first, second = unit_of(start, units[0]), unit_of(start, units[1])
     prefetch_source(first)
     cute.arch.cluster_wait()  # the other CTA's barriers are there
@@ -1884,7 +1884,8 @@ def units(sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[
         found = units_of(sizes, config, (group, 0, token, 0, 0, stages_of(k)), at)
         by_stage = found.view(stages_of(k), -(-height // WIDEN_TOKENS), UNIT_WORDS)
         tiles.append(by_stage[sorted(stages)].flatten(0, 1))
-    shared = torch.cat(tiles) if tiles else torch.zeros(0, UNIT_WORDS, dtype=torch.int32)
+    shared = torch.cat(tiles)
+    shared = shared[shared[:, 5] & 255 > 0]  # what lies beyond the tokens of a group stays zero
 
     # Warps of all CTAs in turn; then a cluster's two CTAs, each going on where it stopped.
     number = torch.arange(len(shared))

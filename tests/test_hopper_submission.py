@@ -70,7 +70,8 @@ def check_units(plan, sizes, columns, begin):
         if g >= 0:
             head = min(config.head_stages(config.heights[g]), stages) if at < columns else 0
             tile = begin[g] + token * -(-sizes[g][2] // 128) * 256 // 1024
-            wanted |= units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
+            loaded = units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
+            wanted |= {unit for unit in loaded if unit[5] & 255}  # of no tokens: zeros for ever
             if head:
                 heads[at] = units_of_tile(config, sizes, g, token, range(stage, stage + head), 0, stage)
     shared = []

@@ -94,6 +94,16 @@ def test_an_arrival_hands_on_what_its_lane_knows(first: str, expected: set[str])
     assert codes(body, TWO_WARPS, warps=2) == expected
 
 
+@pytest.mark.parametrize(
+    ("then", "expected"), [("", set()), (ARRIVE, {NOT}), ("bar.warp.sync -1;" + ARRIVE, set())]
+)
+def test_a_known_false_alarm(then: str, expected: set[str]) -> None:
+    """All lanes hand on what they wrote, and the other warp waits for it. A later arrival of one lane says
+    that it does not know of the others' words: a warp has one clock, so these count as newer, for all."""
+    body = WRITE + "bar.arrive 1, 64;" + then + "bra DONE;\nOTHER: bar.sync 1, 64; nanosleep.u32 100;" + READ
+    assert codes(body, TWO_WARPS, warps=2) == expected
+
+
 def test_lanes_meet_on_an_mbarrier() -> None:
     """Every lane arrives; who sees the phase knows what all of them wrote."""
     start = TWO_WARPS.replace("[%smem], 1;", "[%smem], 32;")
