@@ -282,63 +282,42 @@ def fields(kind, result, count: int, *, loc=None, ip=None) -> list:
     return [kind(llvm.extractvalue(kind.mlir_type, result, [i], loc=loc, ip=ip)) for i in range(count)]
 
 
+REGISTERS = {Int32: ("b32", "r", "i32"), Int64: ("b64", "l", "i64"), Float32: ("f32", "f", "f32")}
+
+
 @dsl_user_op
-def load_words(place: str, address, count: int, *, loc=None, ip=None) -> list[Int32]:
-    """2 or 4 words of 4 B from `place` (ld.`place`)."""
-    words = ", ".join(f"${i}" for i in range(count))
-    kind = "l" if isinstance(address, Int64) else "r"
-    text = f"ld.{place}.v{count}.b32 {{{words}}}, [${count}];"
-    result = ptx(text, "=r," * count + kind, [address], structure("i32", count), loc=loc, ip=ip)
-    return fields(Int32, result, count, loc=loc, ip=ip)
+def load_vector(place: str, address, count: int, kind=Int32, *, loc=None, ip=None) -> list:
+    """2 or 4 registers of a kind from `place` (ld.`place`)."""
+    name, letter, element = REGISTERS[kind]
+    registers = ", ".join(f"${i}" for i in range(count))
+    text = f"ld.{place}.v{count}.{name} {{{registers}}}, [${count}];"
+    pointer = "l" if isinstance(address, Int64) else "r"
+    result = ptx(text, f"={letter}," * count + pointer, [address], structure(element, count), loc=loc, ip=ip)
+    return fields(kind, result, count, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def store_vector(place: str, address, values: list, kind=Int32, *, loc=None, ip=None) -> None:
+    """2 or 4 registers of a kind to `place` (st.`place`)."""
+    name, letter, _ = REGISTERS[kind]
+    registers = ", ".join(f"${i + 1}" for i in range(len(values)))
+    text = f"st.{place}.v{len(values)}.{name} [$0], {{{registers}}};"
+    pointer = "l" if isinstance(address, Int64) else "r"
+    ptx(text, pointer + f",{letter}" * len(values), [address, *values], loc=loc, ip=ip)
 
 
 @dsl_user_op
 def load_word(place: str, address, *, loc=None, ip=None) -> Int32:
-    """4 B; a byte for a place that ends in .u8."""
+    """One register; `place` says of which width (.u16)."""
     text = f"ld.{place} $0, [$1];"
     kind = "l" if isinstance(address, Int64) else "r"
     return Int32(ptx(text, f"=r,{kind}", [address], Int32.mlir_type, loc=loc, ip=ip))
 
 
 @dsl_user_op
-def load_addresses(address: Int32, *, loc=None, ip=None) -> list[Int64]:
-    """Two, 8 B each, from shared memory."""
-    text = "ld.shared.v2.b64 {$0, $1}, [$2];"
-    result = ptx(text, "=l,=l,r", [address], structure("i64", 2), loc=loc, ip=ip)
-    return fields(Int64, result, 2, loc=loc, ip=ip)
-
-
-@dsl_user_op
-def store_addresses(address: Int32, first: Int64, second: Int64, *, loc=None, ip=None) -> None:
-    """Likewise."""
-    ptx("st.shared.v2.b64 [$0], {$1, $2};", "r,l,l", [address, first, second], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def store_words(place: str, address, words: list[Int32], *, loc=None, ip=None) -> None:
-    """16 B to `place` (st.`place`)."""
-    kind = "l" if isinstance(address, Int64) else "r"
-    ptx(f"st.{place}.v4.b32 [$0], {{$1, $2, $3, $4}};", f"{kind},r,r,r,r", [address, *words], loc=loc, ip=ip)
-
-
-@dsl_user_op
 def store_word(address: Int32, word: Int32, *, loc=None, ip=None) -> None:
     """4 B to shared memory."""
     ptx("st.shared.b32 [$0], $1;", "r,r", [address, word], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def store_floats(address: Int64, four: list[Float32], *, loc=None, ip=None) -> None:
-    """To global memory."""
-    ptx("st.global.v4.f32 [$0], {$1, $2, $3, $4};", "l,f,f,f,f", [address, *four], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def load_floats(address: Int64, *, loc=None, ip=None) -> list[Float32]:
-    """Four from global memory, not from L1: another SM may just have written them."""
-    text = "ld.relaxed.gpu.global.v4.f32 {$0, $1, $2, $3}, [$4];"
-    result = ptx(text, "=f,=f,=f,=f,l", [address], structure("f32", 4), loc=loc, ip=ip)
-    return fields(Float32, result, 4, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -699,6 +678,11 @@ class Segment:
     crowded: Int32
 
 
+def entry_words(address: Int64) -> list[Int32]:
+    """Eight words of the plan, on their way."""
+    return load_vector("global.nc", address, 4) + load_vector("global.nc", address + 16, 4)
+
+
 def settled(value: Int32) -> Int32:
     """The same value of each lane. What takes a few instructions the compiler computes again at each use; the
     result of a shuffle it keeps."""
@@ -714,8 +698,7 @@ def segment_address(schedule: Int64, turn: Int32):
 @cute.jit
 def segment_words(schedule: Int64, turn: Int32):
     """A segment of this CTA's cluster, on its way."""
-    address = segment_address(schedule, turn)
-    return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+    return entry_words(segment_address(schedule, turn))
 
 
 def as_segment(config: Config, words):
@@ -767,7 +750,7 @@ class Shared:
     tokens: Ring
     weights: Ring
     nobody: Int32  # a barrier for which nobody waits, in its first phase for ever
-    head: Int32  # and one whose first phase ends when all widening warps are through
+    head: Int32  # and one whose first phase ends when the head is there, the other CTA's share too
     staging: Int32  # of C
 
 
@@ -926,7 +909,7 @@ def zero_of_lane() -> Int32:
 
 
 def units_begin(schedule: Int64, turns: Int32) -> Int64:
-    """Of this CTA, behind all segments."""
+    """Behind all segments: the units of CTA 0."""
     segments = turns * (cute.arch.grid_dim()[0] // CLUSTER)
     return schedule + Int64(segments) * (4 * SEGMENT_WORDS)
 
@@ -935,8 +918,7 @@ def units_begin(schedule: Int64, turns: Int32) -> Int64:
 def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
     """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
     entry = (cute.arch.block_idx()[0] * rounds + cutlass.min(i, rounds - 1)) * WIDEN_WARPS + warp
-    address = units_at + Int64(entry) * (4 * UNIT_WORDS)
-    return load_words("global.nc", address, 4) + load_words("global.nc", address + 16, 4)
+    return entry_words(units_at + Int64(entry) * (4 * UNIT_WORDS))
 
 
 @cute.jit
@@ -956,14 +938,14 @@ def publish_groups(groups, start: Int32):
     lane = cute.arch.lane_idx()
     group = pick(groups, lane)
     if lane < len(groups):
-        store_addresses(start + GROUPS_AT + lane * 16, group.a, group.sfa)
+        store_vector("shared", start + GROUPS_AT + lane * 16, [group.a, group.sfa], Int64)
     cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
 
 
 def unit_of(start: Int32, words) -> Unit:
     packed, values, upper_scales, lower_scales, target, sizes, token_bytes, _ = words
     row, quarter = place_of_lane()
-    a, sfa = load_addresses(start + GROUPS_AT + (packed & 255) * 16)
+    a, sfa = load_vector("shared", start + GROUPS_AT + (packed & 255) * 16, 2, Int64)
     tokens, atoms, rows = sizes & 255, sizes >> 8 & 255, sizes >> 16
     atom = quarter // 2
     upper = a + Int64(values + row * token_bytes + quarter * 16)
@@ -992,9 +974,9 @@ def fetch(unit):
     what that reads is constant for ptxas, which moves it before griddepcontrol.wait.)"""
     upper, lower = [Int32(0) for _ in range(5)], [Int32(0) for _ in range(5)]
     if unit.there[0]:
-        upper = [*load_words("global", unit.values[0], 4), load_word("global.u16", unit.scales[0])]
+        upper = [*load_vector("global", unit.values[0], 4), load_word("global.u16", unit.scales[0])]
     if unit.there[1]:
-        lower = [*load_words("global", unit.values[1], 4), load_word("global.u16", unit.scales[1])]
+        lower = [*load_vector("global", unit.values[1], 4), load_word("global.u16", unit.scales[1])]
     return [*upper, *lower, unit.target, unit.rows]
 
 
@@ -1026,9 +1008,9 @@ def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
 def store_lines(place: Int64, scratch: Int32, lane: Int32, first: int) -> None:
     """Half a unit, from byte `first` on."""
     offsets = range(first, first + SCRATCH_BYTES // 2, 512)
-    lines = [load_words("shared", scratch + offset + lane * 16, 4) for offset in offsets]
+    lines = [load_vector("shared", scratch + offset + lane * 16, 4) for offset in offsets]
     for offset, line in zip(offsets, lines, strict=True):
-        store_words("global", place + offset, line)
+        store_vector("global", place + offset, line)
 
 
 @cute.jit
@@ -1188,8 +1170,8 @@ def scale_at(row: Int32) -> Int32:
 def load_fragment(weights: Int32, scales: Int32) -> list[Int32]:
     """A thread's share of 64 rows x 128 of K, packed: four words (two blocks) of row r, of row r + 8, and of
     each row both blocks' scales."""
-    upper = load_words("shared", weights, 4)
-    lower = load_words("shared", weights + 8 * PACKED_ROW_BYTES, 4)
+    upper = load_vector("shared", weights, 4)
+    lower = load_vector("shared", weights + 8 * PACKED_ROW_BYTES, 4)
     return [*upper, *lower, *[load_word("shared.u16", scales + 8 * 16 * i) for i in range(2)]]
 
 
@@ -1228,10 +1210,15 @@ def write_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane)
     flag, place = part_place(config, parts, part, warp, lane)
     for i in cutlass.range_constexpr(config.max_height // 8):
         if 8 * i < height:
-            store_floats(place + i * PIECE_BYTES, [sums[4 * i + j] for j in range(4)])
+            store_vector("global", place + i * PIECE_BYTES, [sums[4 * i + j] for j in range(4)], Float32)
     cute.arch.sync_warp()
     if lane == 0:
         raise_flag(flag)
+
+
+def load_part(address: Int64) -> list[Float32]:
+    """Not from L1: another SM may just have written it."""
+    return load_vector("relaxed.gpu.global", address, 4, Float32)
 
 
 @cute.jit
@@ -1247,7 +1234,7 @@ def add_parts(config: cutlass.Constexpr, sums, height, parts, segment, warp, lan
         for first in cutlass.range_constexpr(0, config.max_height // 8, ADD_BATCH):
             if 8 * first < height:  # pieces beyond the height, in the last batch, are never used
                 last = min(first + ADD_BATCH, config.max_height // 8)
-                pieces = [load_floats(place + i * PIECE_BYTES) for i in range(first, last)]
+                pieces = [load_part(place + i * PIECE_BYTES) for i in range(first, last)]
                 for i, piece in enumerate(pieces):
                     for j in cutlass.range_constexpr(4):
                         sums[4 * (first + i) + j] += piece[j]
@@ -1276,13 +1263,13 @@ def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging,
             meet_warpgroup(warpgroup)
             staged, chunk = thread >> 3, thread & 7
             source = staging + buffer + staged * 128 + (chunk ^ (staged & 7)) * 16
-            lines = [load_words("shared", source + 16 * 128 * i, 4) for i in range((blocks + 1) // 2)]
+            lines = [load_vector("shared", source + 16 * 128 * i, 4) for i in range((blocks + 1) // 2)]
             at_row = row + chunk * 8
             for i in cutlass.range_constexpr((blocks + 1) // 2):
                 at_token = token + first + 16 * i + staged
                 if at_token < limit and at_row < group.n:
                     place = group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2
-                    store_words("global", place, lines[i])
+                    store_vector("global", place, lines[i])
 
 
 def pack_blocks(sums, first: int, count: int) -> list[Int32]:
@@ -1838,8 +1825,7 @@ def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Te
     token, stage = token_0 + token, stage_0 + stage
 
     def scales(token: torch.Tensor) -> torch.Tensor:
-        atom = token // ATOM_ROWS * atoms + stage * (STAGE // ATOM_K)
-        return atom * ATOM_BYTES + token % 32 * 16 + token // 32 % 4 * 4
+        return (atom_row(token) * atoms + stage * (STAGE // ATOM_K)) * ATOM_BYTES + scale_at(token)
 
     columns = (
         torch.full_like(token, group),
