@@ -20,7 +20,8 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
   each other and share the tokens: each loads half of them for both. Where that leaves too few tokens for a
   tile (weights are widened once per tile, and below some 100 tokens that takes longer than to multiply them),
-  only two warpgroups multiply, and tiles have fewer rows and more tokens.
+  only two warpgroups multiply, and tiles have fewer rows and more tokens. Where a group's last rows would
+  leave warpgroups without work, these do not multiply either.
 * The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
@@ -84,8 +85,11 @@ PACKED_ROW_BYTES = STAGE // 2
 TOKEN_ROW_BYTES = 128
 TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
-HEADER_BYTES = 1024  # mbarriers, then addresses by group
-GROUPS_AT = 256  # of each group 16 B: where a and sfa are
+HEADER_BYTES = 2048  # mbarriers, then what varies by group, then segments
+GROUPS_AT = 256
+GROUP_BYTES = 32  # where a, sfa and c are; m and n
+SEGMENTS_AT = GROUPS_AT + GROUP_BYTES * MAX_GROUPS  # those that are being worked on, by turns
+SEGMENTS = 8  # a power of two, more than WEIGHT_STAGES + 2
 STAGED_TOKENS = 32  # of C at a time, 64 rows (128 B) each
 STAGING_BYTES = STAGED_TOKENS * 2 * WARPGROUP_ROWS
 SMEM_BYTES = 227 * 1024
@@ -106,7 +110,6 @@ WIDEN_TOKENS = 16
 SWIZZLE_ROWS = 8
 SWIZZLE_BYTES = SWIZZLE_ROWS * TOKEN_ROW_BYTES
 SCRATCH_BYTES = WIDEN_TOKENS * TOKEN_BYTES
-HEAD_NS = 1500  # of multiplications before the first tokens from the workspace are there
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
@@ -153,11 +156,11 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 @dataclass(frozen=True, repr=False)
 class Geometry:
     """How many warpgroups multiply (64 rows each), and what follows. registers: of a thread there, and of
-    others (`setmaxnreg`); stage_times: (tokens, ns) of a stage, between them straight lines."""
+    others (`setmaxnreg`). head_ns: of multiplications, until the first tokens come from the workspace."""
 
     warpgroups: int
     registers: tuple[int, int]
-    stage_times: tuple[tuple[int, float], ...]
+    head_ns: int
 
     def __repr__(self) -> str:  # part of the kernel's name
         return f"Geometry({self.warpgroups})"
@@ -196,36 +199,37 @@ class Geometry:
         others = HEADER_BYTES + 2 * self.warpgroups * STAGING_BYTES + WEIGHT_STAGES * self.slot_bytes
         return (SMEM_BYTES - others) // 1024 * 1024
 
-    def stage_ns(self, height: int) -> float:
-        for (low, low_ns), (high, high_ns) in pairwise(self.stage_times):
-            if height <= high:
-                return low_ns + (height - low) / (high - low) * (high_ns - low_ns)
-        raise AssertionError(height)
+
+# (tokens, ns) of a stage if so many warpgroups multiply; between them straight lines.
+UP_TO_TWO = ((8, 330), (40, 409), (64, 445), (96, 528), (128, 600), (160, 739), (192, 884))
+THREE = (
+    *((8, 420), (40, 552), (64, 616), (80, 672), (96, 727), (112, 786)),
+    *((128, 875), (160, 1075), (192, 1310)),
+)
+
+
+def stage_ns(warpgroups: int, height: int) -> float:
+    stage_times = THREE if warpgroups == 3 else UP_TO_TWO
+    for (low, low_ns), (high, high_ns) in pairwise(stage_times):
+        if height <= high:
+            return low_ns + (height - low) / (high - low) * (high_ns - low_ns)
+    raise AssertionError(height)
 
 
 GEOMETRIES = (
-    Geometry(
-        warpgroups=3,
-        registers=(160, 32),
-        stage_times=(
-            *((8, 420), (40, 552), (64, 616), (80, 672), (96, 727), (112, 786)),
-            *((128, 883), (160, 1092), (192, 1320)),
-        ),
-    ),
-    Geometry(
-        warpgroups=2,
-        registers=(208, 40),
-        stage_times=((8, 330), (40, 409), (64, 445), (96, 528), (128, 600), (160, 739), (192, 884)),
-    ),
+    Geometry(warpgroups=3, registers=(160, 32), head_ns=2600),
+    Geometry(warpgroups=2, registers=(208, 40), head_ns=1500),
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: who multiplies, and the tokens of a tile, group by group."""
+    """What the kernel is compiled for: who multiplies, and the tokens of a tile, group by group. narrow:
+    there are tiles in which not all warpgroups multiply."""
 
     geometry: Geometry
     heights: tuple[int, ...]
+    narrow: bool
 
     @property
     def groups(self) -> int:
@@ -250,7 +254,7 @@ class Config:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
         is room in the ring, beside that in which it widens what others need."""
         room = self.geometry.token_ring_bytes - WIDEN_WARPS * SCRATCH_BYTES
-        stages = -(-HEAD_NS // self.geometry.stage_ns(height))
+        stages = -(-self.geometry.head_ns // stage_ns(self.geometry.warpgroups, height))
         return int(min(stages, room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
 
 
@@ -318,6 +322,12 @@ def load_word(place: str, address, *, loc=None, ip=None) -> Int32:
 def store_word(address: Int32, word: Int32, *, loc=None, ip=None) -> None:
     """4 B to shared memory."""
     ptx("st.shared.b32 [$0], $1;", "r,r", [address, word], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def packed_pair(low: Int32, high: Int32, *, loc=None, ip=None) -> Int64:
+    """Two registers as one of 64 bit."""
+    return Int64(ptx("mov.b64 $0, {$1, $2};", "=l,r,r", [low, high], Int64.mlir_type, loc=loc, ip=ip))
 
 
 @dsl_user_op
@@ -600,18 +610,26 @@ def meet_warpgroup(warpgroup: Int32, *, loc=None, ip=None) -> None:
 # ---- Widening ----------------------------------------------------------------------------------------------
 
 
-def widen(word: Int32) -> list[Int32]:
-    """Eight e2m1 as pairs of fp16, times 2^-14: values 1 and 5, 3 and 7, 0 and 4, 2 and 6."""
-    signs = and_bits(word, SIGNS)
-    high = select_bits(word >> 3, MAGNITUDES, signs)
-    low = select_bits(word << 1, MAGNITUDES, signs << 4)
-    pairs = ((permute_bytes(four, 0, 0x2404), and_bits(four, UPPER_BYTES)) for four in (high, low))
-    return [*chain.from_iterable(pairs)]
+def upper_bytes(words: list[Int32]) -> list[Int32]:
+    """Of eight e2m1 in each word fp16's upper bytes, times 2^-14: of values 1, 3, 5, 7, and 0, 2, 4, 6."""
+    found = []
+    for word in words:
+        signs = and_bits(word, SIGNS)
+        found.append(select_bits(word >> 3, MAGNITUDES, signs))
+        found.append(select_bits(word << 1, MAGNITUDES, signs << 4))
+    return found
+
+
+def scaled_pairs(fours: list[Int32], scales: Int32, half: int) -> list[Int32]:
+    """The first and third, the second and fourth of four as fp16, times a half of `scales`."""
+    pairs = ((permute_bytes(four, 0, 0x2404), and_bits(four, UPPER_BYTES)) for four in fours)
+    return [scale_halves(pair, scales, half) for pair in chain.from_iterable(pairs)]
 
 
 def widen_scaled(words: list[Int32], scales: Int32, half: int) -> list[Int32]:
-    """16 values of one row, which share a scale (a half of `scales`), as 8 registers: 2 per wgmma."""
-    return [scale_halves(pair, scales, half) for word in words for pair in widen(word)]
+    """16 values of one row, which share a scale (a half of `scales`), as 8 registers: 2 per wgmma. Pairs are
+    of values 1 and 5, 3 and 7, 0 and 4, 2 and 6 of a word."""
+    return scaled_pairs(upper_bytes(words), scales, half)
 
 
 # ---- Device: who works on what -----------------------------------------------------------------------------
@@ -635,6 +653,15 @@ class Group:
         return (self.atoms + 1) // 2
 
 
+@dataclass(frozen=True)
+class Output:
+    """Of a group: where C is, (m x n)."""
+
+    c: Int64
+    m: Int32
+    n: Int32
+
+
 def pick(groups: tuple, index: Int32) -> Group:
     """groups[index] for a run-time index, field by field."""
     picked = list(groups[0])
@@ -652,10 +679,6 @@ def by_variant(config: Config, variant: Int32, function: Callable[[int], int]) -
     return value
 
 
-def height_of_variant(config: Config, variant: Int32) -> Int32:
-    return by_variant(config, variant, lambda height: height)
-
-
 SEGMENT_WORDS = 8
 WRITES = -1  # as `adds`
 
@@ -664,18 +687,23 @@ WRITES = -1  # as `adds`
 class Segment:
     """Stages of a tile that one CTA works on. group -1: none. adds: how many parts from `part` on, sums of
     other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`.
-    crowd, crowded: so many stages of tokens at most are in the ring while the first `crowded` are loaded."""
+    crowd, crowded: so many stages of tokens at most are in the ring while the first `crowded` are loaded.
+    half_after: 1 if the next segment's rows begin in the middle of an atom of scales, else 0. warpgroups:
+    that multiply; the tile has 64 rows for each."""
 
     group: Int32
     row: Int32
     token: Int32
     variant: Int32
+    height: Int32
     stage: Int32
     stages: Int32
     part: Int32
     adds: Int32
     crowd: Int32
     crowded: Int32
+    half_after: Int32
+    warpgroups: Int32
 
 
 def entry_words(address: Int64) -> list[Int32]:
@@ -705,15 +733,46 @@ def as_segment(config: Config, words):
     """Fields of a Segment, the same for a whole warp: the cluster's segment with this CTA's rows and part."""
     group, row, token, packed, stage, stages, part, adds = map(cute.arch.make_warp_uniform, words)
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    row += rank * config.geometry.cta_rows
-    variant, crowd, crowded = (packed >> 8 * i & 255 for i in range(3))
-    return [group, row, token, variant, stage, stages, part * CLUSTER + rank, adds, crowd, crowded]
+    warpgroups = packed >> 26 & 3
+    row += rank * warpgroups * WARPGROUP_ROWS
+    variant, height = packed & 7, (packed >> 3 & 31) * TOKENS_MULTIPLE
+    crowd, crowded, half_after = packed >> 8 & 255, packed >> 16 & 255, packed >> 24 + rank & 1
+    part = part * CLUSTER + rank
+    return [
+        group,
+        row,
+        token,
+        variant,
+        height,
+        stage,
+        stages,
+        part,
+        adds,
+        crowd,
+        crowded,
+        half_after,
+        warpgroups,
+    ]
+
+
+def segment_place(start: Int32, turn: Int32) -> Int32:
+    return start + SEGMENTS_AT + (turn & (SEGMENTS - 1)) * (4 * SEGMENT_WORDS)
 
 
 @cute.jit
-def next_segment(schedule: Int64, turn: Int32, turns: Int32):
-    """Words of the segment after this one (of this one, if it is the last), on their way."""
-    return segment_words(schedule, cutlass.min(turn + 1, turns - 1))
+def publish_segment(start: Int32, turn: Int32, words):
+    """One warp, before it announces the segment's first weights, for those who multiply."""
+    place = segment_place(start, turn)
+    if cute.arch.lane_idx() == 0:
+        store_vector("shared", place, words[:4])
+        store_vector("shared", place + 16, words[4:])
+    cute.arch.sync_warp()
+
+
+def published_segment(config: Config, start: Int32, turn: Int32) -> list:
+    """Who has seen the segment's first weights finds it there."""
+    place = segment_place(start, turn)
+    return as_segment(config, load_vector("shared", place, 4) + load_vector("shared", place + 16, 4))
 
 
 @dataclass(frozen=True)
@@ -755,7 +814,7 @@ class Shared:
 
 
 def shared_memory(geometry: Geometry, start: Int32) -> Shared:
-    """From `start`: barriers | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
+    """From `start`: header | tokens | weights | staging. (wgmma's swizzle wants 1024 B alignment.)"""
     rings, barriers, place = [], start, start + HEADER_BYTES
     for depth, size in (
         (MAX_TOKEN_STAGES, geometry.token_ring_bytes),
@@ -793,13 +852,18 @@ def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
 
 
 @cute.jit
-def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors, ring):
-    """A warp keeps the ring of weights full. (All of it walks the loop, so that addresses are uniform.)"""
-    geometry, loaded = config.geometry, Int32(0)
-    for turn in cutlass.range(turns, unroll=1):
-        segment = Segment(*as_segment(config, words))
-        words = next_segment(schedule, turn, turns)
-        for i in cutlass.range(segment.stages, unroll=1):
+def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, start):
+    """A warp keeps the ring of weights full, and hands the segments on. Behind the last one's weights comes
+    a stage of nothing, so that who multiplies may look for one more. (All of the warp walks the loop, so that
+    addresses are uniform.)"""
+    geometry, loaded, turn = config.geometry, Int32(0), Int32(0)
+    current = as_segment(config, words)
+    publish_segment(start, turn, words)
+    while current[0] >= 0:
+        segment = Segment(*current)
+        turn += 1
+        words = segment_words(schedule, turn)
+        for i in cutlass.range(segment.stages, unroll=4):
             slot = ring.place(loaded)
             full, smem = ring.full + slot * 8, ring.start + slot * geometry.slot_bytes
             values, scales = weight_boxes(descriptors, segment.group, segment.row, segment.stage + i)
@@ -810,6 +874,12 @@ def load_weights(config: cutlass.Constexpr, schedule, turns, words, descriptors,
                 load_box(smem, *values, full, EVICT_FIRST)
                 load_box(smem + geometry.weight_bytes, *scales, full, EVICT_FIRST)
             loaded += 1
+        current = as_segment(config, words)
+        publish_segment(start, turn, words)
+    if loaded >= WEIGHT_STAGES:
+        ring.await_empty(loaded - WEIGHT_STAGES)
+    with cute.arch.elect_one():
+        arrive(ring.full + ring.place(loaded) * 8)
 
 
 @dataclass(frozen=True)
@@ -847,11 +917,11 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     lane = cute.arch.lane_idx()
     segment = Segment(*as_segment(config, words))
-    words = next_segment(schedule, Int32(0), turns)
+    words = segment_words(schedule, cutlass.min(Int32(1), turns - 1))
     first = head_of(config, segment)
     if lane < first:
         arrive(ring.full + lane * 8)
-    loaded, emptied, at = first, Int32(0), first * height_of_variant(config, segment.variant) * TOKEN_BYTES
+    loaded, emptied, at = first, Int32(0), first * segment.height * TOKEN_BYTES
     current = load_of(config, groups, segment, first, rank)  # before it is urgent
     cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
     with cute.arch.elect_one():
@@ -874,7 +944,10 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
             at += load.stage_bytes
             loaded += 1
         current = load_of(config, groups, Segment(*as_segment(config, words)), Int32(0), rank)
-        words = next_segment(schedule, turn + 1, turns)
+        words = segment_words(schedule, cutlass.min(turn + 2, turns - 1))
+    while emptied < loaded:  # No CTA may leave while the other one still arrives at its barriers.
+        ring.await_empty(emptied)
+        emptied += 1
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
@@ -934,18 +1007,30 @@ def prefetch_plan(schedule, turns, rounds):
 
 @cute.jit
 def publish_groups(groups, start: Int32):
-    """A warp: addresses by group to shared memory, where an index finds them in one instruction."""
+    """A warp: what varies by group to shared memory, where an index finds it in one instruction."""
     lane = cute.arch.lane_idx()
     group = pick(groups, lane)
+    place = group_place(start, lane)
     if lane < len(groups):
-        store_vector("shared", start + GROUPS_AT + lane * 16, [group.a, group.sfa], Int64)
+        store_vector("shared", place, [group.a, group.sfa], Int64)
+        store_vector("shared", place + 16, [group.c, packed_pair(group.m, group.n)], Int64)
     cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
+
+
+def group_place(start: Int32, group: Int32) -> Int32:
+    return start + GROUPS_AT + group * GROUP_BYTES
+
+
+def output_of(start: Int32, group: Int32) -> Output:
+    place = group_place(start, group) + 16
+    (c, _), (_, _, m, n) = load_vector("shared", place, 2, Int64), load_vector("shared", place, 4)
+    return Output(c, cute.arch.make_warp_uniform(m), cute.arch.make_warp_uniform(n))
 
 
 def unit_of(start: Int32, words) -> Unit:
     packed, values, upper_scales, lower_scales, target, sizes, token_bytes, _ = words
     row, quarter = place_of_lane()
-    a, sfa = load_vector("shared", start + GROUPS_AT + (packed & 255) * 16, 2, Int64)
+    a, sfa = load_vector("shared", group_place(start, packed & 255), 2, Int64)
     tokens, atoms, rows = sizes & 255, sizes >> 8 & 255, sizes >> 16
     atom = quarter // 2
     upper = a + Int64(values + row * token_bytes + quarter * 16)
@@ -1085,75 +1170,162 @@ def store_chunks(address: Int32, fetched: list[Int32]) -> None:
 # ---- Device: the multiplication ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Thread:
+    """Of those who multiply: where it finds its share of weights and scales in a slot, and the tokens (a
+    descriptor's lower half); the barriers it arrives at, in the CTA that its lane stands for: an empty stage
+    of tokens, and where nobody waits. zero: of which the compiler does not know that it is."""
+
+    warp: Int32
+    lane: Int32
+    weights: Int32
+    scales: Int32
+    tokens: Int32
+    tokens_empty: Int32
+    nobody: Int32
+    zero: Int32
+
+    @property
+    def warpgroup(self) -> Int32:
+        return self.warp >> 2
+
+
+def thread_of(config: Config, zero: Int32, shared: Shared) -> Thread:
+    """A thread's fragment lies in rows r and r + 8 of a warpgroup's 64, in each the i-th of four 16 B."""
+    warp, lane = cute.arch.make_warp_uniform(cute.arch.warp_idx()), cute.arch.lane_idx()
+    row, i = (warp & 3) * 16 + lane // 4, lane % 4
+    weights = shared.weights.start + (warp >> 2) * (WARPGROUP_ROWS * PACKED_ROW_BYTES)
+    scales = shared.weights.start + config.geometry.weight_bytes
+    return Thread(
+        warp,
+        lane,
+        settled(weights + row * PACKED_ROW_BYTES + i * 16),
+        settled(scales + scale_at(row) + (i >> 1) * ATOM_BYTES + (i & 1) * 2),
+        cute.arch.make_warp_uniform((shared.tokens.start >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF)),
+        # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
+        settled(in_cta(shared.tokens.empty, lane % CLUSTER)),
+        in_cta(shared.nobody, cute.arch.block_idx_in_cluster()),
+        zero,
+    )
+
+
 @cute.jit
-def multiply_tiles(config: cutlass.Constexpr, groups, schedule, turns, first, parts, shared):
-    """Two or three warpgroups, 64 rows each."""
-    weights, tokens, slot_bytes = shared.weights, shared.tokens, config.geometry.slot_bytes
-    warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    lane = cute.arch.lane_idx()
-    # Where a thread's fragment lies in a stage: rows r and r + 8, of each the i-th of four 16 B (two blocks)
-    fragment_row, i = warp * 16 + lane // 4, lane % 4
-    weights_in = settled(weights.start + fragment_row * PACKED_ROW_BYTES + i * 16)
-    # Tokens come from all CTAs of the cluster, so all must know that a slot is empty.
-    tokens_empty = in_cta(tokens.empty, lane % CLUSTER)
-    nobody = in_cta(shared.nobody, lane % CLUSTER)
-
-    zero = turns >> 31  # which the compiler does not know
-    tokens_at = cute.arch.make_warp_uniform((tokens.start >> 4) | (TOKENS_DESCRIPTOR & 0xFFFFFFFF))
-    used = Int32(0)  # stages, of either ring
-    at = Int32(0)
-    current = first
-    for turn in cutlass.range(turns, unroll=1):
+def multiply_tiles(config: cutlass.Constexpr, zero, parts, shared, start):
+    """Two or three warpgroups, 64 rows each. While a tile's last stage is multiplied and its sums are stored,
+    the next one's first weights are there already."""
+    thread = thread_of(config, zero, shared)
+    turn = Int32(0)
+    shared.weights.await_full(Int32(0))
+    current = published_segment(config, start, turn)
+    half = scales_place(config, thread.warpgroup, current[1] >> 6 & 1)
+    fragment = [Int32(0) for _ in range(FRAGMENT_WORDS)]
+    if current[0] >= 0:
+        fragment = load_fragment(thread.weights, thread.scales + half)
+        wait(shared.head, Int32(0))
+    fours, rest = prepare_even(fragment)
+    carried = [Int32(0), Int32(0), Int32(0), half, *fours, *rest]
+    sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
+    while current[0] >= 0:
         segment = Segment(*current)
-        words = next_segment(schedule, turn, turns)
-        used, at = cute.arch.make_warp_uniform(used), cute.arch.make_warp_uniform(at)
-        if segment.group >= 0:
-            stage_bytes = height_of_variant(config, segment.variant) * TOKEN_BYTES
-            scale_row = (segment.row & (ATOM_ROWS - 1)) + fragment_row
-            scales_in = weights.start + atom_row(scale_row) * (2 * ATOM_BYTES) + scale_at(scale_row)
-            scales_in += config.geometry.weight_bytes + (i >> 1) * ATOM_BYTES + (i & 1) * 2
-            scales_in = settled(scales_in)
-            sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
-            sums.fill(0.0)
+        if cutlass.const_expr(config.narrow):
+            if thread.warpgroup < segment.warpgroups:
+                carried = multiply_segment(config, sums, segment, carried, thread, shared)
+                complete(config, sums, segment, parts, shared, start, thread)
+            else:
+                carried = pass_segment(config, segment, carried, thread, shared)
+        else:
+            carried = multiply_segment(config, sums, segment, carried, thread, shared)
+            complete(config, sums, segment, parts, shared, start, thread)
+        turn += 1
+        current = published_segment(config, start, turn)
 
-            weights.await_full(used)
-            start = weights.place(used) * slot_bytes
-            fragment = load_fragment(weights_in + start, scales_in + start)
-            wait(shared.head, Int32(0))  # for later tiles it is long over
-            tokens_full = Int32(0)
-            released = nobody  # by the end of the next multiplication: the stage before
-            for stage in cutlass.range(segment.stages, unroll=1):
-                at = placed(config, at, stage_bytes)
-                upper, lower, scales = fragment[:4], fragment[4:8], [*map(scales_to_halves, fragment[8:])]
-                even = widen_fragment(upper, lower, scales, 0)
-                # Whether the next stage is there is asked early: the answer takes its time. Its weights are
-                # read long before they are needed. (Behind the last stage: this one's, once more.)
-                following = used + cutlass.select_(stage + 1 < segment.stages, Int32(1), Int32(0))
-                tokens.await_full_unless(tokens_full, used)
-                weights_full = weights.is_full(following)
-                # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
-                multiply(sums, even, tokens_at + (at >> 4) + used * zero, segment.variant, config.variants)
-                if lane < CLUSTER:
-                    arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
-                released = tokens_empty + tokens.place(used) * 8
 
-                weights.await_full_unless(weights_full, following)
-                odd = widen_fragment(upper, lower, scales, 1)
-                start = weights.place(following) * slot_bytes
-                fragment = load_fragment(weights_in + start, scales_in + start)
-                cute.arch.sync_warp()  # all lanes have read
-                if lane < CLUSTER:
-                    arrive(weights.empty + weights.place(used) * 8)
-                used += 1
-                tokens_full = tokens.is_full(used)
-                odd_at = tokens_at + (at >> 4) + (SWIZZLE_BYTES >> 4)
-                multiply(sums, odd, odd_at, segment.variant, config.variants)
-                at += stage_bytes
-            finish(sums)
-            if lane < CLUSTER:
-                arrive_in_cluster(released)
-            complete(config, sums, groups, segment, parts, shared.staging, warp, lane)
-        current = as_segment(config, words)
+@cute.jit
+def multiply_segment(config: cutlass.Constexpr, sums, segment, carried, thread, shared):
+    """Sums of a segment. carried, and returned, from segment to segment: stages used (of either ring); where
+    in the ring of tokens the last one ends; whether the next one's tokens are known to be there; where in its
+    slot the scales of this warpgroup begin; its weights, as `prepare_even` has them."""
+    weights, tokens, slot_bytes = shared.weights, shared.tokens, config.geometry.slot_bytes
+    used, at, tokens_full, half = carried[:4]
+    fours, rest = carried[4:12], carried[12:]
+    used, at = cute.arch.make_warp_uniform(used), cute.arch.make_warp_uniform(at)
+    stage_bytes = segment.height * TOKEN_BYTES
+    half_after = scales_place(config, thread.warpgroup, segment.half_after)
+    sums.fill(0.0)
+    released = thread.nobody  # by the end of the next multiplication: the stage before
+    for stage in cutlass.range(segment.stages, unroll=1):
+        at = placed(config, at, stage_bytes)
+        # Whether the next stage is there is asked early: the answer takes its time. Its weights are read long
+        # before they are needed.
+        following = used + 1
+        tokens.await_full_unless(tokens_full, used)
+        weights_full = weights.is_full(following)
+        # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
+        even_at = thread.tokens + (at >> 4) + used * thread.zero
+        multiply(sums, widen_even(fours, rest), even_at, segment.variant, config.variants)
+        if thread.lane < CLUSTER:
+            arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
+        released = thread.tokens_empty + tokens.place(used) * 8
+
+        weights.await_full_unless(weights_full, following)
+        odd = widen_odd(rest)
+        slot = weights.place(following) * slot_bytes
+        if cutlass.const_expr(config.geometry.scale_rows > 1 or config.narrow):  # else it is always the same
+            half = cutlass.select_(stage + 1 < segment.stages, half, half_after)
+        fragment = load_fragment(thread.weights + slot, thread.scales + (slot + half))
+        cute.arch.sync_warp()  # all lanes have read
+        if thread.lane < CLUSTER:
+            arrive(weights.empty + weights.place(used) * 8)
+        used += 1
+        tokens_full = tokens.is_full(used)
+        odd_at = thread.tokens + (at >> 4) + (SWIZZLE_BYTES >> 4)
+        multiply(sums, odd, odd_at, segment.variant, config.variants)
+        at += stage_bytes
+        fours, rest = prepare_even(fragment)
+    finish(sums)
+    if thread.lane < CLUSTER:
+        arrive_in_cluster(released)
+    return [used, at, tokens_full, half, *fours, *rest]
+
+
+@cute.jit
+def pass_segment(config: cutlass.Constexpr, segment, carried, thread, shared):
+    """A warpgroup for which a tile has no rows only keeps pace with the others. (As `multiply_segment`.)"""
+    weights, tokens, slot_bytes = shared.weights, shared.tokens, config.geometry.slot_bytes
+    used, at = (cute.arch.make_warp_uniform(value) for value in carried[:2])
+    stage_bytes = segment.height * TOKEN_BYTES
+    for _ in cutlass.range(segment.stages, unroll=1):
+        at = placed(config, at, stage_bytes) + stage_bytes
+        tokens.await_full(used)
+        weights.await_full(used + 1)
+        cute.arch.sync_warp()
+        if thread.lane < CLUSTER:
+            arrive_in_cluster(thread.tokens_empty + tokens.place(used) * 8)
+            arrive(weights.empty + weights.place(used) * 8)
+        used += 1
+    half = scales_place(config, thread.warpgroup, segment.half_after)
+    slot = weights.place(used) * slot_bytes
+    fours, rest = prepare_even(load_fragment(thread.weights + slot, thread.scales + (slot + half)))
+    return [used, at, Int32(0), half, *fours, *rest]
+
+
+@cute.jit
+def complete(config: cutlass.Constexpr, sums, segment, parts, shared, start, thread):
+    """Sums to C, or to the workspace for another CTA, or first the others' to them."""
+    warp, lane, height = thread.warp, thread.lane, segment.height
+    if segment.adds == WRITES:
+        write_part(config, sums, height, parts, segment.part, warp, lane)
+    else:
+        if segment.adds > 0:
+            add_parts(config, sums, height, parts, segment, warp, lane)
+        store_tile(config, sums, output_of(start, segment.group), segment, shared.staging, warp, lane)
+
+
+def scales_place(config: Config, warpgroup: Int32, half: Int32) -> Int32:
+    """Where in its slot the scales of a warpgroup's rows begin, if the CTA's first rows have that half of an
+    atom; for a warpgroup that has no rows, anywhere."""
+    number = warpgroup + half & 2 * config.geometry.scale_rows - 1
+    return (number >> 1) * (2 * ATOM_BYTES) + (number & 1) * 8
 
 
 def atom_row(row: Int32) -> Int32:
@@ -1167,6 +1339,9 @@ def scale_at(row: Int32) -> Int32:
     return ((row & 31) << 4) + ((row >> 3) & 12)
 
 
+FRAGMENT_WORDS = 10
+
+
 def load_fragment(weights: Int32, scales: Int32) -> list[Int32]:
     """A thread's share of 64 rows x 128 of K, packed: four words (two blocks) of row r, of row r + 8, and of
     each row both blocks' scales."""
@@ -1175,23 +1350,22 @@ def load_fragment(weights: Int32, scales: Int32) -> list[Int32]:
     return [*upper, *lower, *[load_word("shared.u16", scales + 8 * 16 * i) for i in range(2)]]
 
 
-def widen_fragment(upper: list[Int32], lower: list[Int32], scales: list[Int32], block: int) -> list[Int32]:
+def prepare_even(fragment: list[Int32]) -> tuple[list[Int32], list[Int32]]:
+    """A fragment's even blocks, half widened; and the odd ones, packed, with all scales."""
+    upper, lower, scales = fragment[:4], fragment[4:8], [*map(scales_to_halves, fragment[8:])]
+    return upper_bytes([*upper[:2], *lower[:2]]), [*upper[2:], *lower[2:], *scales]
+
+
+def widen_even(fours: list[Int32], rest: list[Int32]) -> list[Int32]:
     """A block of each of two rows as four wgmmas want them: (row, k), (row + 8, k), (row, k + 8),
     (row + 8, k + 8) per step."""
-    words = slice(2 * block, 2 * block + 2)
-    above, below = widen_scaled(upper[words], scales[0], block), widen_scaled(lower[words], scales[1], block)
-    return [half for pair in zip(above, below, strict=True) for half in pair]
+    above, below = (scaled_pairs(fours[4 * i : 4 * i + 4], rest[4 + i], 0) for i in range(2))
+    return [pair for both in zip(above, below, strict=True) for pair in both]
 
 
-@cute.jit
-def complete(config: cutlass.Constexpr, sums, groups, segment, parts, staging, warp, lane):
-    """Sums to C, or to the workspace for another CTA, or first the others' to them."""
-    height = height_of_variant(config, segment.variant)
-    if segment.adds == WRITES:
-        write_part(config, sums, height, parts, segment.part, warp, lane)
-    else:
-        add_parts(config, sums, height, parts, segment, warp, lane)
-        store_tile(config, sums, pick(groups, segment.group), segment, height, staging, warp, lane)
+def widen_odd(rest: list[Int32]) -> list[Int32]:
+    above, below = (widen_scaled(rest[2 * i : 2 * i + 2], rest[4 + i], 1) for i in range(2))
+    return [pair for both in zip(above, below, strict=True) for pair in both]
 
 
 def part_bytes(config: Config) -> int:
@@ -1241,35 +1415,49 @@ def add_parts(config: cutlass.Constexpr, sums, height, parts, segment, warp, lan
 
 
 @cute.jit
-def store_tile(config: cutlass.Constexpr, sums, group, segment, height, staging, warp, lane):
-    """A warpgroup's 64 rows (128 B of a row of C): 32 tokens at a time through shared memory, two buffers.
-    There a token is a row of 128 B, 16-byte chunk i at i ^ (token % 8)."""
+def store_tile(config: cutlass.Constexpr, sums, output, segment, staging, warp, lane):
+    """A warpgroup's 64 rows (128 B of a row of C): 32 tokens at a time through shared memory, two buffers by
+    turns. While one is on its way from there, the next is filled."""
     warpgroup, thread = warp >> 2, (warp & 3) * 32 + lane
     staging += warpgroup * (2 * STAGING_BYTES)
     row, token = segment.row + warpgroup * WARPGROUP_ROWS, segment.token
-    matrix, matrix_row = lane >> 3, lane & 7
-    target = staging + (8 * (matrix >> 1) + matrix_row) * 128
-    target += ((2 * (warp & 3) + (matrix & 1)) ^ matrix_row) * 16
-    limit = cutlass.min(group.m, token + height)
+    tokens = cutlass.min(output.m - token, segment.height)
+    staged, chunk = thread >> 3, thread & 7
+    at_row = row + chunk * 8
+    place = output.c + (Int64(token + staged) * Int64(output.n) + Int64(at_row)) * 2
+    step = Int64(output.n) * (16 * 2)  # 16 tokens
+    mine = cutlass.select_(
+        at_row < output.n, tokens - staged, Int32(0)
+    )  # of them this thread stores each 16th
     meet_warpgroup(warpgroup)  # the last tile's reads are over
+    stage_sums(config, sums, 0, staging, warp, lane)
+    meet_warpgroup(warpgroup)
     for first in cutlass.range_constexpr(0, config.max_height, STAGED_TOKENS):
-        if token + first < limit:
-            buffer = first // STAGED_TOKENS % 2 * STAGING_BYTES
-            blocks = min(STAGED_TOKENS, config.max_height - first) // 8
-            words = pack_blocks(sums, first // 2, 4 * blocks)
-            store_transposed(target + buffer, words[:4])
-            if cutlass.const_expr(blocks > 2):
-                store_transposed(target + buffer + 16 * 128, words[4:])
-            meet_warpgroup(warpgroup)
-            staged, chunk = thread >> 3, thread & 7
-            source = staging + buffer + staged * 128 + (chunk ^ (staged & 7)) * 16
-            lines = [load_vector("shared", source + 16 * 128 * i, 4) for i in range((blocks + 1) // 2)]
-            at_row = row + chunk * 8
-            for i in cutlass.range_constexpr((blocks + 1) // 2):
-                at_token = token + first + 16 * i + staged
-                if at_token < limit and at_row < group.n:
-                    place = group.c + (Int64(at_token) * Int64(group.n) + Int64(at_row)) * 2
+        if first < tokens:
+            if first + STAGED_TOKENS < tokens:
+                stage_sums(config, sums, first + STAGED_TOKENS, staging, warp, lane)
+            source = staging + first // STAGED_TOKENS % 2 * STAGING_BYTES
+            source += staged * 128 + (chunk ^ (staged & 7)) * 16
+            halves = (min(STAGED_TOKENS, config.max_height - first) + 15) // 16
+            lines = [load_vector("shared", source + 16 * 128 * i, 4) for i in range(halves)]
+            for i in cutlass.range_constexpr(halves):
+                if first + 16 * i < mine:
                     store_vector("global", place, lines[i])
+                place += step
+            if first + STAGED_TOKENS < tokens:
+                meet_warpgroup(warpgroup)
+
+
+def stage_sums(config: Config, sums, first: int, staging: Int32, warp: Int32, lane: Int32) -> None:
+    """32 tokens from `first` on (as many as there are registers for), as fp16, into their buffer: of each a
+    row of 128 B, 16-byte chunk i at i ^ (token % 8)."""
+    matrix, matrix_row = lane >> 3, lane & 7
+    target = staging + first // STAGED_TOKENS % 2 * STAGING_BYTES + (8 * (matrix >> 1) + matrix_row) * 128
+    target += ((2 * (warp & 3) + (matrix & 1)) ^ matrix_row) * 16
+    blocks = min(STAGED_TOKENS, config.max_height - first) // 8
+    words = pack_blocks(sums, first // 2, 4 * blocks)
+    for i in range(0, len(words), 4):
+        store_transposed(target + i // 4 * 16 * 128, words[i : i + 4])
 
 
 def pack_blocks(sums, first: int, count: int) -> list[Int32]:
@@ -1323,7 +1511,7 @@ def grouped_gemm(
         cute.arch.sync_warp()  # all lanes see the barriers
         prefetch_weights(config, words, descriptors)
         cute.arch.griddepcontrol_wait()
-        load_weights(config, schedule, turns, words, descriptors, shared.weights)
+        load_weights(config, schedule, words, descriptors, shared.weights, start)
         cute.arch.cluster_wait()
     elif warp == TOKENS_WARP:
         words = segment_words(schedule + zero, Int32(0))
@@ -1340,18 +1528,13 @@ def grouped_gemm(
     else:
         units_at = units_begin(schedule, turns) + zero
         units = [unit_words(units_at, rounds, Int32(i), warp) for i in range(4)]
-        words = segment_words(schedule + zero, Int32(0))
         widen_first(config, rounds, units_at, units, workspace, shared, start)
         if warp < geometry.warps:
             cute.arch.setmaxregister_increase(registers)
-            first = as_segment(config, words)
-            multiply_tiles(config, groups, schedule, turns, first, parts, shared)
+            hidden_zero = turns >> 31  # which the compiler does not know
+            multiply_tiles(config, hidden_zero, parts, shared, start)
         else:
             cute.arch.setmaxregister_decrease(other_registers)
-
-    # No CTA may leave while another still writes to its shared memory or arrives at its barriers.
-    cute.arch.cluster_arrive_relaxed()
-    cute.arch.cluster_wait()
 
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
@@ -1500,14 +1683,19 @@ class Tile:
     token: int
     stages: int
     height: int
+    warpgroups: int  # with 64 rows each
     geometry: Geometry
+
+    @property
+    def cta_rows(self) -> int:
+        return self.warpgroups * WARPGROUP_ROWS
 
     def part_ns(self, part: tuple[float, float]) -> float:
         return part[0] + part[1] * self.height
 
     @property
     def stage_ns(self) -> float:
-        return self.geometry.stage_ns(self.height)
+        return stage_ns(self.warpgroups, self.height)
 
     @property
     def ns(self) -> float:
@@ -1529,12 +1717,19 @@ class Piece:
         return (self.last - self.first) * tile.stage_ns + tile.part_ns(WRITE_NS if self.first else STORE_NS)
 
 
+def warpgroups_of(rows: int, geometry: Geometry) -> int:
+    """That multiply in the next tile, if so many rows are left."""
+    return min(geometry.warpgroups, -(-rows // (CLUSTER * WARPGROUP_ROWS)))
+
+
 def tiles_of(sizes: Sizes, config: Config) -> list[Tile]:
-    """Those with the same weights follow each other."""
+    """Those with the same weights follow each other. In the last ones of a group as few warpgroups multiply
+    as its rows need."""
+    geometry = config.geometry
     return [
-        Tile(g, row, token, stages_of(k), height, config.geometry)
+        Tile(g, row, token, stages_of(k), height, warpgroups_of(n - row, geometry), geometry)
         for g, ((m, n, k, _), height) in enumerate(zip(sizes, config.heights, strict=True))
-        for row in range(0, n, config.geometry.tile_rows)
+        for row in range(0, n, geometry.tile_rows)
         for token in range(0, m, height)
     ]
 
@@ -1666,6 +1861,8 @@ def pack(tiles: list[Tile], workers: int, limit: float, sets: Sets) -> list[list
         else:
             rest.append(tile)
     if all(cut(tile, crew, limit) for tile in rest):
+        for worker in crew:  # a head of many tokens lasts longer
+            worker.others.sort(key=lambda piece: (piece.last < piece.tile.stages, -piece.tile.height))
         return [worker.writes + worker.others for worker in crew if worker.writes or worker.others]
     return None
 
@@ -1769,18 +1966,27 @@ def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> 
     numbers = {place: number for number, place in enumerate(places)}
     cuts = Counter(place[:3] for place in places)
 
-    def entry(piece: Piece, crowd: int, crowded: int) -> tuple[int, ...]:
+    def halves(tile: Tile) -> int:
+        """Of each CTA: whether its rows begin in the middle of an atom."""
+        starts = (tile.row + rank * tile.cta_rows for rank in range(CLUSTER))
+        return sum((start % ATOM_ROWS > 0) << rank for rank, start in enumerate(starts))
+
+    def entry(piece: Piece, crowd: int, crowded: int, after: Tile) -> tuple[int, ...]:
         place, part, adds = place_of(piece.tile), 0, 0
         if piece.first > 0:
             part, adds = numbers[(*place, piece.first)], WRITES
         elif piece.last < piece.tile.stages:
             part, adds = numbers[(*place, piece.last)], cuts[place]
         stages = piece.last - piece.first
-        packed = variants[piece.tile.group] | crowd << 8 | crowded << 16
+        packed = variants[piece.tile.group] | piece.tile.height // TOKENS_MULTIPLE << 3
+        packed |= crowd << 8 | crowded << 16 | halves(after) << 24 | piece.tile.warpgroups << 26
         return (*place, packed, piece.first, stages, part, adds)
 
     return [
-        [entry(piece, *crowd) for piece, crowd in zip(mine, crowds(config, mine), strict=True)]
+        [
+            entry(piece, *crowd, following.tile)
+            for piece, crowd, following in zip(mine, crowds(config, mine), [*mine[1:], mine[-1]], strict=True)
+        ]
         for mine in pieces
     ]
 
@@ -1795,7 +2001,7 @@ class Plan:
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
         of_group = [variants.index(height) for height in heights]
         entries = segments(self.config, pieces, of_group)
-        turns = max(map(len, entries))
+        turns = max(map(len, entries)) + 1
         per_group, begin, used = [], [], 1  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
             per_group += [m, n, k, used]
@@ -1909,7 +2115,11 @@ def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
     for geometry in GEOMETRIES:
         for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
             heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
-            config = Config(geometry, heights)
+            narrow = any(
+                0 < n % geometry.tile_rows <= geometry.tile_rows - CLUSTER * WARPGROUP_ROWS
+                for _, n, _, _ in sizes
+            )
+            config = Config(geometry, heights, narrow)
             tiles = tiles_of(sizes, config)
             if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
                 tried.setdefault(config, tiles)

@@ -123,7 +123,9 @@ def check_shared_memory(hopper, config):
     staging = 2 * geometry.warpgroups * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
     assert 8 * (2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 2) <= hopper.GROUPS_AT
-    assert hopper.GROUPS_AT + 16 * hopper.MAX_GROUPS <= hopper.HEADER_BYTES
+    assert hopper.GROUPS_AT + hopper.GROUP_BYTES * hopper.MAX_GROUPS <= hopper.SEGMENTS_AT
+    assert hopper.SEGMENTS_AT + hopper.SEGMENTS * 4 * hopper.SEGMENT_WORDS <= hopper.HEADER_BYTES
+    assert hopper.SEGMENTS > hopper.WEIGHT_STAGES + 2
     scratch = hopper.WIDEN_WARPS * hopper.SCRATCH_BYTES
     for height in config.heights:
         assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= geometry.token_ring_bytes
@@ -136,9 +138,10 @@ def check_table(hopper, plan, sizes, columns):
     """Every stage of every tile once; who adds parts finds them; a cluster begins with those it writes."""
     tiles, written = {}, {}
     for at, (g, row, token, packed, stage, stages, part, adds) in enumerate(plan.table):
-        variant = packed & 255
         if g >= 0:
-            assert plan.config.variants[variant] == plan.config.heights[g] and stages > 0
+            assert plan.config.variants[packed & 7] == plan.config.heights[g] == (packed >> 3 & 31) * 8
+            assert stages > 0
+            check_rows(plan, sizes[g][1], row, packed, plan.table[at + columns])
             tiles.setdefault((g, row, token), []).append((stage, stages, part, adds))
             if adds == hopper.WRITES:
                 assert part not in written
@@ -166,6 +169,18 @@ def check_table(hopper, plan, sizes, columns):
     }
 
 
+def check_rows(plan, n, row, packed, after):
+    """As many warpgroups multiply as there are rows for. Of the next segment (after), where there is one, it
+    is known whether each CTA's rows begin in the middle of an atom of scales."""
+    warpgroups = packed >> 26
+    assert warpgroups == min(plan.config.geometry.warpgroups, -(-(n - row) // 128))
+    assert plan.config.narrow or warpgroups == plan.config.geometry.warpgroups
+    group, next_row, _, next_packed, *_ = after
+    for rank in range(2 if group >= 0 else 0):
+        begin = next_row + rank * (next_packed >> 26) * 64
+        assert packed >> 24 + rank & 1 == begin % 128 // 64
+
+
 def check_ring(hopper, plan, columns):
     """Stages that may be in the ring of tokens together do not overlap there; and soon as many as can be."""
     ring_bytes = plan.config.geometry.token_ring_bytes
@@ -174,7 +189,7 @@ def check_ring(hopper, plan, columns):
         for g, _, _, packed, _, stages, *_ in plan.table[first::columns]:
             if g < 0:
                 break
-            crowd, crowded = packed >> 8 & 255, packed >> 16
+            crowd, crowded = packed >> 8 & 255, packed >> 16 & 255
             size, full = plan.config.heights[g] * 256, plan.config.token_stages(plan.config.heights[g])
             assert 1 <= crowd <= full == min(ring_bytes // size, hopper.MAX_TOKEN_STAGES)
             for i in range(stages):
