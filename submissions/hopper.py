@@ -1298,7 +1298,7 @@ def pass_segment(config: cutlass.Constexpr, segment, carried, thread, shared):
         at = placed(config, at, stage_bytes) + stage_bytes
         tokens.await_full(used)
         weights.await_full(used + 1)
-        cute.arch.sync_warp()
+        cute.arch.sync_warp()  # all lanes have read, if this is the first
         if thread.lane < CLUSTER:
             arrive_in_cluster(thread.tokens_empty + tokens.place(used) * 8)
             arrive(weights.empty + weights.place(used) * 8)
@@ -1364,6 +1364,7 @@ def widen_even(fours: list[Int32], rest: list[Int32]) -> list[Int32]:
 
 
 def widen_odd(rest: list[Int32]) -> list[Int32]:
+    """Likewise, of packed blocks."""
     above, below = (widen_scaled(rest[2 * i : 2 * i + 2], rest[4 + i], 1) for i in range(2))
     return [pair for both in zip(above, below, strict=True) for pair in both]
 
@@ -1425,10 +1426,9 @@ def store_tile(config: cutlass.Constexpr, sums, output, segment, staging, warp, 
     staged, chunk = thread >> 3, thread & 7
     at_row = row + chunk * 8
     place = output.c + (Int64(token + staged) * Int64(output.n) + Int64(at_row)) * 2
-    step = Int64(output.n) * (16 * 2)  # 16 tokens
-    mine = cutlass.select_(
-        at_row < output.n, tokens - staged, Int32(0)
-    )  # of them this thread stores each 16th
+    # Of the tokens this thread stores each 16th, from `staged` on, if it has a row at all.
+    step = Int64(output.n) * (16 * 2)
+    mine = cutlass.select_(at_row < output.n, tokens - staged, Int32(0))
     meet_warpgroup(warpgroup)  # the last tile's reads are over
     stage_sums(config, sums, 0, staging, warp, lane)
     meet_warpgroup(warpgroup)
