@@ -706,9 +706,9 @@ class Segment:
     warpgroups: Int32
 
 
-def entry_words(address: Int64) -> list[Int32]:
-    """Eight words of the plan, on their way."""
-    return load_vector("global.nc", address, 4) + load_vector("global.nc", address + 16, 4)
+def entry_words(place: str, address) -> list[Int32]:
+    """Eight words of the plan from `place`, on their way."""
+    return load_vector(place, address, 4) + load_vector(place, address + 16, 4)
 
 
 def settled(value: Int32) -> Int32:
@@ -726,7 +726,7 @@ def segment_address(schedule: Int64, turn: Int32):
 @cute.jit
 def segment_words(schedule: Int64, turn: Int32):
     """A segment of this CTA's cluster, on its way."""
-    return entry_words(segment_address(schedule, turn))
+    return entry_words("global.nc", segment_address(schedule, turn))
 
 
 def as_segment(config: Config, words):
@@ -771,8 +771,7 @@ def publish_segment(start: Int32, turn: Int32, words):
 
 def published_segment(config: Config, start: Int32, turn: Int32) -> list:
     """Who has seen the segment's first weights finds it there."""
-    place = segment_place(start, turn)
-    return as_segment(config, load_vector("shared", place, 4) + load_vector("shared", place + 16, 4))
+    return as_segment(config, entry_words("shared", segment_place(start, turn)))
 
 
 @dataclass(frozen=True)
@@ -991,7 +990,7 @@ def units_begin(schedule: Int64, turns: Int32) -> Int64:
 def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
     """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
     entry = (cute.arch.block_idx()[0] * rounds + cutlass.min(i, rounds - 1)) * WIDEN_WARPS + warp
-    return entry_words(units_at + Int64(entry) * (4 * UNIT_WORDS))
+    return entry_words("global.nc", units_at + Int64(entry) * (4 * UNIT_WORDS))
 
 
 @cute.jit
@@ -1683,12 +1682,7 @@ class Tile:
     token: int
     stages: int
     height: int
-    warpgroups: int  # with 64 rows each
-    geometry: Geometry
-
-    @property
-    def cta_rows(self) -> int:
-        return self.warpgroups * WARPGROUP_ROWS
+    warpgroups: int  # of a CTA, with 64 rows each
 
     def part_ns(self, part: tuple[float, float]) -> float:
         return part[0] + part[1] * self.height
@@ -1727,7 +1721,7 @@ def tiles_of(sizes: Sizes, config: Config) -> list[Tile]:
     as its rows need."""
     geometry = config.geometry
     return [
-        Tile(g, row, token, stages_of(k), height, warpgroups_of(n - row, geometry), geometry)
+        Tile(g, row, token, stages_of(k), height, warpgroups_of(n - row, geometry))
         for g, ((m, n, k, _), height) in enumerate(zip(sizes, config.heights, strict=True))
         for row in range(0, n, geometry.tile_rows)
         for token in range(0, m, height)
@@ -1968,7 +1962,7 @@ def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> 
 
     def halves(tile: Tile) -> int:
         """Of each CTA: whether its rows begin in the middle of an atom."""
-        starts = (tile.row + rank * tile.cta_rows for rank in range(CLUSTER))
+        starts = (tile.row + rank * tile.warpgroups * WARPGROUP_ROWS for rank in range(CLUSTER))
         return sum((start % ATOM_ROWS > 0) << rank for rank, start in enumerate(starts))
 
     def entry(piece: Piece, crowd: int, crowded: int, after: Tile) -> tuple[int, ...]:
@@ -2113,12 +2107,10 @@ def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
     tokens, those with the least work first."""
     tried: dict[Config, list[Tile]] = {}
     for geometry in GEOMETRIES:
+        in_last = (warpgroups_of((n - 1) % geometry.tile_rows + 1, geometry) for _, n, _, _ in sizes)
+        narrow = min(in_last) < geometry.warpgroups
         for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
             heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
-            narrow = any(
-                0 < n % geometry.tile_rows <= geometry.tile_rows - CLUSTER * WARPGROUP_ROWS
-                for _, n, _, _ in sizes
-            )
             config = Config(geometry, heights, narrow)
             tiles = tiles_of(sizes, config)
             if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
