@@ -707,7 +707,8 @@ class Segment:
 
 
 def entry_words(place: str, address) -> list[Int32]:
-    """Eight words of the plan from `place`, on their way."""
+    """Eight words of the plan from `place`, on their way. (Not from global.nc: ptxas moves such a load behind
+    the next barrier, to where its words are used.)"""
     return load_vector(place, address, 4) + load_vector(place, address + 16, 4)
 
 
@@ -726,7 +727,7 @@ def segment_address(schedule: Int64, turn: Int32):
 @cute.jit
 def segment_words(schedule: Int64, turn: Int32):
     """A segment of this CTA's cluster, on its way."""
-    return entry_words("global.nc", segment_address(schedule, turn))
+    return entry_words("global", segment_address(schedule, turn))
 
 
 def as_segment(config: Config, words):
@@ -990,7 +991,7 @@ def units_begin(schedule: Int64, turns: Int32) -> Int64:
 def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
     """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
     entry = (cute.arch.block_idx()[0] * rounds + cutlass.min(i, rounds - 1)) * WIDEN_WARPS + warp
-    return entry_words("global.nc", units_at + Int64(entry) * (4 * UNIT_WORDS))
+    return entry_words("global", units_at + Int64(entry) * (4 * UNIT_WORDS))
 
 
 @cute.jit
