@@ -116,6 +116,26 @@ def test_tiles_cut_along_k(warpgroups: int) -> None:
     assert watched.report.findings.codes() == {"tile_partly_unread"}, watched.report.text()
 
 
+@pytest.mark.parametrize("warpgroups", [2, 3])
+@pytest.mark.parametrize(
+    ("sizes", "adds"),
+    [
+        ({"m": (40,), "n": (128,), "k": (3840,), "g": 1}, [2, -1, -1]),
+        ({"m": (40, 40), "n": (200, 200), "k": (2560, 2560), "g": 2}, [1, 1, -1, -1]),
+    ],
+    ids=["two parts of one tile", "a cluster writes two parts, one after the other"],
+)
+def test_more_than_one_part(warpgroups: int, sizes: dict[str, Any], adds: list[int]) -> None:
+    def change(module: ModuleType) -> None:
+        with_warpgroups(warpgroups, cut)(module)
+        ordered = tuple((m, n, k, 1) for m, n, k in zip(sizes["m"], sizes["n"], sizes["k"], strict=True))
+        entries = [entry for entry in module.Plan(ordered, 66).table if entry[0] >= 0]
+        assert sorted((count for *_, count in entries), reverse=True) == adds
+
+    _, watched = run(PATH, change, sizes | {"seed": 5})
+    assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
+
+
 def broken(folder: Path, old: str, new: str) -> Path:
     source = PATH.read_text()
     assert source.count(old) == 1
