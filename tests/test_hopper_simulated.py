@@ -74,14 +74,18 @@ def test_the_official_cases() -> None:
         assert case.counters()["mma_flops"] >= speed_of_light.flops(case.case)
 
 
+def plan_of(module: ModuleType, case: dict[str, Any]) -> Any:
+    sizes = tuple((m, n, k, 1) for m, n, k in zip(case["m"], case["n"], case["k"], strict=True))
+    return module.Plan(sizes, 66)
+
+
 def cut(module: ModuleType) -> None:
     """A plan for three clusters that cuts a tile, which costs nothing."""
     chosen = module.choose
     module.choose = lambda sizes, _: chosen(sizes, 3)
     module.whole_tiles = lambda tiles, workers: (float("inf"), [])
     module.STORE_NS = module.WRITE_NS = module.ADD_NS = 1, 0
-    sizes = tuple((m, n, k, 1) for m, n, k in zip(SMALL["m"], SMALL["n"], SMALL["k"], strict=True))
-    plan = module.Plan(sizes, 66)
+    plan = plan_of(module, SMALL)
     assert plan.config.narrow and module.WRITES in [adds for *_, adds in plan.table]
 
 
@@ -128,9 +132,8 @@ def test_tiles_cut_along_k(warpgroups: int) -> None:
 def test_more_than_one_part(warpgroups: int, sizes: dict[str, Any], adds: list[int]) -> None:
     def change(module: ModuleType) -> None:
         with_warpgroups(warpgroups, cut)(module)
-        ordered = tuple((m, n, k, 1) for m, n, k in zip(sizes["m"], sizes["n"], sizes["k"], strict=True))
-        entries = [entry for entry in module.Plan(ordered, 66).table if entry[0] >= 0]
-        assert sorted((count for *_, count in entries), reverse=True) == adds
+        table = plan_of(module, sizes).table
+        assert sorted((count for group, *_, count in table if group >= 0), reverse=True) == adds
 
     _, watched = run(PATH, change, sizes | {"seed": 5})
     assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
