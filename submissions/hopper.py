@@ -14,8 +14,8 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
   barrier of the grid follows (a counter in memory). What it takes is hidden: each cluster also widens the
-  head of its first tile, a few stages, for itself, and multiplies that meanwhile. The plan says who widens
-  what.
+  head of its first tile, a few stages, for itself, and multiplies that meanwhile. Its two CTAs share that
+  work and send each other what they have, stage by stage. The plan says who widens what.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
   the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
   each other and share the tokens: each loads half of them for both. Where that leaves too few tokens for a
@@ -86,7 +86,7 @@ TOKEN_ROW_BYTES = 128
 TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
 HEADER_BYTES = 2048  # mbarriers, then what varies by group, then segments
-GROUPS_AT = 256
+GROUPS_AT = 320
 GROUP_BYTES = 32  # where a, sfa and c are; m and n
 SEGMENTS_AT = GROUPS_AT + GROUP_BYTES * MAX_GROUPS  # those that are being worked on, by turns
 SEGMENTS = 8  # a power of two, more than WEIGHT_STAGES + 2
@@ -96,26 +96,33 @@ SMEM_BYTES = 227 * 1024
 MIN_TOKEN_STAGES = 3  # of the largest tile's tokens
 MAX_TOKEN_STAGES = 8  # in the ring at once; a power of two
 WEIGHT_STAGES = 4  # likewise
-EARLY_STAGES = 2  # of weights, fetched into L2 before the previous launch has ended
+EARLY_STAGES = 2  # of weights: fetched into L2 before the previous launch has ended, and loaded before tokens
 MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
-GROUPS_WARP = TOKENS_WARP + 1  # puts what varies by group into shared memory
-THREADS = 32 * WIDEN_WARPS + 128
+GROUPS_WARP = TOKENS_WARP + 1  # puts what varies by group into shared memory, then sends its share of a head
+HEAD_WARP = GROUPS_WARP + 1  # hands a head on to those who multiply
+LOAD_WARPS = 4
+THREADS = 32 * (WIDEN_WARPS + LOAD_WARPS)
 
 # Tokens are widened by 12 warps, 16 of a stage at a time: two times two swizzle atoms.
 WIDEN_TOKENS = 16
 SWIZZLE_ROWS = 8
 SWIZZLE_BYTES = SWIZZLE_ROWS * TOKEN_ROW_BYTES
 SCRATCH_BYTES = WIDEN_TOKENS * TOKEN_BYTES
+MAX_STAGE_UNITS = MAX_TOKENS // WIDEN_TOKENS
+MAX_HEAD_STAGES = 7  # one less than a power of two
+ROUNDS_OF_ALL = 2  # of units, until those go on alone who do not multiply
 
 # Named barriers
 TOKENS_ARE_WIDE = 1
 FIRST_WARPGROUP_BARRIER = 2
 GRID_HAS_MET = FIRST_WARPGROUP_BARRIER + WIDEN_WARPS // 4
 GROUPS_ARE_THERE = GRID_HAS_MET + 1
+SCRATCH_IS_FREE = GROUPS_ARE_THERE + 1
+FIRST_ARE_WIDE = SCRATCH_IS_FREE + 1
 
 # A part of a tile's sums in the workspace: flags, one per warp, then per 8 tokens 16 B of each thread
 FLAG_BYTES = 4 * WIDEN_WARPS
@@ -155,11 +162,12 @@ EVICT_LAST = 0x14F0_0000_0000_0000
 
 @dataclass(frozen=True, repr=False)
 class Geometry:
-    """How many warpgroups multiply (64 rows each), and what follows. registers: of a thread there, and of
-    others (`setmaxnreg`). head_ns: of multiplications, until the first tokens come from the workspace."""
+    """How many warpgroups multiply (64 rows each), and what follows. registers: of a thread there, of those
+    that load, and of those that only widen tokens (`setmaxnreg`). head_ns: of multiplications, until the
+    first tokens come from the workspace."""
 
     warpgroups: int
-    registers: tuple[int, int]
+    registers: tuple[int, int, int]
     head_ns: int
 
     def __repr__(self) -> str:  # part of the kernel's name
@@ -171,6 +179,11 @@ class Geometry:
     @property
     def warps(self) -> int:
         return 4 * self.warpgroups
+
+    @property
+    def helpers(self) -> int:
+        """Warps that only widen tokens."""
+        return WIDEN_WARPS - self.warps
 
     @property
     def cta_rows(self) -> int:
@@ -195,8 +208,13 @@ class Geometry:
         return self.weight_bytes + self.scale_rows * 2 * ATOM_BYTES
 
     @property
+    def staging_bytes(self) -> int:
+        """Of C: two buffers for each warpgroup."""
+        return 2 * self.warpgroups * STAGING_BYTES
+
+    @property
     def token_ring_bytes(self) -> int:
-        others = HEADER_BYTES + 2 * self.warpgroups * STAGING_BYTES + WEIGHT_STAGES * self.slot_bytes
+        others = HEADER_BYTES + self.staging_bytes + WEIGHT_STAGES * self.slot_bytes
         return (SMEM_BYTES - others) // 1024 * 1024
 
 
@@ -217,8 +235,8 @@ def stage_ns(warpgroups: int, height: int) -> float:
 
 
 GEOMETRIES = (
-    Geometry(warpgroups=3, registers=(160, 32), head_ns=2600),
-    Geometry(warpgroups=2, registers=(208, 40), head_ns=1500),
+    Geometry(warpgroups=3, registers=(160, 32, 0), head_ns=2600),
+    Geometry(warpgroups=2, registers=(184, 40, 104), head_ns=2100),
 )
 
 
@@ -250,12 +268,13 @@ class Config:
         """How many stages of tokens the ring holds, if all are of one height."""
         return min(self.geometry.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_STAGES)
 
-    def head_stages(self, height: int) -> int:
+    def head_stages(self, height: int, scratches: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
-        is room in the ring, beside that in which it widens what others need."""
-        room = self.geometry.token_ring_bytes - WIDEN_WARPS * SCRATCH_BYTES
+        is room in the ring, beside that for widening what others need, by so many warps."""
+        beyond = max(0, scratches - self.geometry.staging_bytes // SCRATCH_BYTES)
+        room = self.geometry.token_ring_bytes - beyond * SCRATCH_BYTES
         stages = -(-self.geometry.head_ns // stage_ns(self.geometry.warpgroups, height))
-        return int(min(stages, room // (height * TOKEN_BYTES), MAX_TOKEN_STAGES))
+        return int(min(stages, room // (height * TOKEN_BYTES), MAX_HEAD_STAGES))
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -417,6 +436,12 @@ def expect(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
 @dsl_user_op
 def arrive(barrier: Int32, *, loc=None, ip=None) -> None:
     ptx("mbarrier.arrive.shared::cta.b64 _, [$0];", "r", [barrier], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def arrive_often(barrier: Int32, count: Int32, *, loc=None, ip=None) -> None:
+    """As so many."""
+    ptx("mbarrier.arrive.shared::cta.b64 _, [$0], $1;", "r,r", [barrier, count], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -689,7 +714,7 @@ class Segment:
     other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`.
     crowd, crowded: so many stages of tokens at most are in the ring while the first `crowded` are loaded.
     half_after: 1 if the next segment's rows begin in the middle of an atom of scales, else 0. warpgroups:
-    that multiply; the tile has 64 rows for each."""
+    that multiply; the tile has 64 rows for each. head: so many stages of tokens the cluster widens itself."""
 
     group: Int32
     row: Int32
@@ -704,6 +729,7 @@ class Segment:
     crowded: Int32
     half_after: Int32
     warpgroups: Int32
+    head: Int32
 
 
 def entry_words(place: str, address) -> list[Int32]:
@@ -753,6 +779,7 @@ def as_segment(config: Config, words):
         crowded,
         half_after,
         warpgroups,
+        packed >> 28,
     ]
 
 
@@ -809,7 +836,8 @@ class Shared:
     tokens: Ring
     weights: Ring
     nobody: Int32  # a barrier for which nobody waits, in its first phase for ever
-    head: Int32  # and one whose first phase ends when the head is there, the other CTA's share too
+    own: Int32  # and one for each stage of a head: its first phase ends when this CTA's share is there
+    head: Int32  # and likewise, when the other CTA's is too
     staging: Int32  # of C
 
 
@@ -822,7 +850,7 @@ def shared_memory(geometry: Geometry, start: Int32) -> Shared:
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
         barriers, place = barriers + 16 * depth, place + size
-    return Shared(*rings, barriers, barriers + 8, place)
+    return Shared(*rings, barriers, barriers + 8, barriers + 8 + 8 * MAX_HEAD_STAGES, place)
 
 
 def placed(config: Config, at: Int32, size: Int32) -> Int32:
@@ -854,8 +882,9 @@ def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
 @cute.jit
 def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, start):
     """A warp keeps the ring of weights full, and hands the segments on. Behind the last one's weights comes
-    a stage of nothing, so that who multiplies may look for one more. (All of the warp walks the loop, so that
-    addresses are uniform.)"""
+    a stage of nothing, so that who multiplies may look for one more. After the first stages it waits until
+    tokens have come, which are needed first and would have to share the memory's bandwidth. (All of the warp
+    walks the loop, so that addresses are uniform.)"""
     geometry, loaded, turn = config.geometry, Int32(0), Int32(0)
     current = as_segment(config, words)
     publish_segment(start, turn, words)
@@ -869,6 +898,8 @@ def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, 
             values, scales = weight_boxes(descriptors, segment.group, segment.row, segment.stage + i)
             if loaded >= WEIGHT_STAGES:
                 ring.await_empty(loaded - WEIGHT_STAGES)
+            if loaded == EARLY_STAGES:
+                cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
             with cute.arch.elect_one():
                 expect(full, Int32(geometry.slot_bytes))
                 load_box(smem, *values, full, EVICT_FIRST)
@@ -876,6 +907,8 @@ def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, 
             loaded += 1
         current = as_segment(config, words)
         publish_segment(start, turn, words)
+    if loaded <= EARLY_STAGES:
+        cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
     if loaded >= WEIGHT_STAGES:
         ring.await_empty(loaded - WEIGHT_STAGES)
     with cute.arch.elect_one():
@@ -915,15 +948,13 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     lane takes: else the compiler keeps nothing of the loop in uniform registers.)"""
     all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
-    lane = cute.arch.lane_idx()
     segment = Segment(*as_segment(config, words))
     words = segment_words(schedule, cutlass.min(Int32(1), turns - 1))
-    first = head_of(config, segment)
-    if lane < first:
-        arrive(ring.full + lane * 8)
+    first = segment.head
     loaded, emptied, at = first, Int32(0), first * segment.height * TOKEN_BYTES
     current = load_of(config, groups, segment, first, rank)  # before it is urgent
     cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    cute.arch.barrier_arrive(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
     with cute.arch.elect_one():
         meet_grid(counter, all_met)
     cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
@@ -959,7 +990,7 @@ UNIT_WORDS = 8
 class Unit:
     """WIDEN_TOKENS of a stage to widen. A lane takes 32 values (two blocks) of a token and of the one 8
     below: where they and their scales are, and whether they are there. target: where the unit goes, in KB
-    from the workspace's or the ring's start; rows: that go there, 8 or 16."""
+    from the workspace's or the ring's start; rows: that go there, 8 or 16, and << 8 the stage of the head."""
 
     values: tuple[Int64, Int64]
     scales: tuple[Int64, Int64]
@@ -981,12 +1012,6 @@ def zero_of_lane() -> Int32:
     return settled(lane) ^ lane
 
 
-def units_begin(schedule: Int64, turns: Int32) -> Int64:
-    """Behind all segments: the units of CTA 0."""
-    segments = turns * (cute.arch.grid_dim()[0] // CLUSTER)
-    return schedule + Int64(segments) * (4 * SEGMENT_WORDS)
-
-
 @cute.jit
 def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
     """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
@@ -995,10 +1020,10 @@ def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
 
 
 @cute.jit
-def prefetch_plan(schedule, turns, rounds):
+def prefetch_plan(schedule, units_at, rounds):
     """What this CTA reads first, into L2, for the next launch with this plan: weights have driven it out."""
     line, lane, round_bytes = 128, cute.arch.lane_idx(), WIDEN_WARPS * 4 * UNIT_WORDS
-    mine = units_begin(schedule, turns) + Int64(cute.arch.block_idx()[0] * rounds) * round_bytes
+    mine = units_at + Int64(cute.arch.block_idx()[0] * rounds) * round_bytes
     for i in cutlass.range(lane, cutlass.min(rounds, 4) * (round_bytes // line), 32, unroll=1):
         prefetch(mine + Int64(i) * line)
     if lane == 31:
@@ -1045,6 +1070,22 @@ def unit_of(start: Int32, words) -> Unit:
 
 
 @cute.jit
+def prefetch_tokens(groups):
+    """All tokens and their scales into L2, each line once by the grid, while the previous launch ends."""
+    line = 128
+    mine = cute.arch.block_idx()[0] * 32 + cute.arch.lane_idx()
+    lanes = cute.arch.grid_dim()[0] * 32
+    for g in cutlass.range_constexpr(len(groups)):
+        group = Group(*groups[g])
+        value_lines = (group.m * group.atoms * (ATOM_K // 2) + line - 1) // line
+        scale_lines = (group.m + ATOM_ROWS - 1) // ATOM_ROWS * group.atoms * (ATOM_BYTES // line)
+        for i in cutlass.range(mine, value_lines, lanes, unroll=1):
+            prefetch(group.a + Int64(i) * line)
+        for i in cutlass.range(mine, scale_lines, lanes, unroll=1):
+            prefetch(group.sfa + Int64(i) * line)
+
+
+@cute.jit
 def prefetch_source(unit):
     """Into L2: while the previous launch ends."""
     for i in cutlass.range_constexpr(2):
@@ -1070,7 +1111,7 @@ def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
     """Widen, and put into the workspace as shared memory wants it (which turns rows per lane into lines for
     all lanes), or else into the rings of both CTAs."""
     lane = cute.arch.lane_idx()
-    target, rows = fetched[-2:]
+    target, rows, stage = fetched[-2], fetched[-1] & 255, fetched[-1] >> 8
     address = cutlass.select_(exchanged, scratch, shared.tokens.start + target * 1024)
     cute.arch.sync_warp()
     store_chunks(address, fetched[:5])
@@ -1086,8 +1127,7 @@ def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
         shared_proxy_fence()
         cute.arch.sync_warp()
         if lane == 0:
-            peer = cute.arch.block_idx_in_cluster() ^ 1
-            send_bytes(address, rows * TOKEN_BYTES, shared.head, peer)
+            arrive(shared.own + stage * 8)
 
 
 def store_lines(place: Int64, scratch: Int32, lane: Int32, first: int) -> None:
@@ -1108,27 +1148,41 @@ def announce_tokens(now):
 
 
 @cute.jit
+def announce_first(now):
+    """What this warp widens first has come: further weights may be loaded."""
+    if now:
+        cute.arch.barrier_arrive(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+
+
+@cute.jit
 def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, workspace, shared, start):
     """Three warpgroups of all CTAs: tokens to fp16, into the workspace; then of each cluster the head of its
     first tile, into the rings: it is multiplied while the grid meets and the other tokens are on their way.
     Of each warp two units are on their way, and where the next two are. units: words of these four."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
-    ring_end = shared.tokens.start + config.geometry.token_ring_bytes
-    scratch = ring_end - (warp + 1) * SCRATCH_BYTES  # beyond the head
+    scratch = scratch_of(config.geometry, warp, shared)
     cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
-    count, packed = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
-    all_units, shared_units, from_peer = count >> 8, packed >> 12, (packed & 4095) * 1024
-    first, second = unit_of(start, units[0]), unit_of(start, units[1])
-    prefetch_source(first)
+    count, shared_units = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
+    all_units = count >> 8
+    first = unit_of(start, units[0])
+    # With helpers, launches are short, and many CTAs come to the wait when it is over: what need not be done
+    # before is done after it, and an idle warp has all tokens fetched into L2.
+    if cutlass.const_expr(config.geometry.helpers == 0):
+        second = unit_of(start, units[1])
+        prefetch_source(first)
     cute.arch.cluster_wait()  # the other CTA's barriers are there
     cute.arch.griddepcontrol_wait()
     even = fetch(first)
     cute.arch.sync_warp()  # ptxas loads the first values first, then
+    if cutlass.const_expr(config.geometry.helpers > 0):
+        second = unit_of(start, units[1])
     odd = fetch(second)
     after_even, after_odd = units[2], units[3]
     announce_tokens(shared_units == 0)
+    announce_first(all_units == 0)
     for i in cutlass.range(0, all_units, 2, unroll=1):
         widen_unit(even, i < shared_units, workspace, scratch, shared)
+        announce_first(i == 0)
         announce_tokens(i + 1 == shared_units)
         if i + 2 < all_units:
             even = fetch(unit_of(start, after_even))
@@ -1139,15 +1193,62 @@ def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, works
         if i + 3 < all_units:
             odd = fetch(unit_of(start, after_odd))
             after_odd = unit_words(units_at, rounds, i + 5, warp)
-    cute.arch.sync_warp()
-    if cute.arch.lane_idx() == 0:
-        expect(shared.head, from_peer)
 
 
-def head_of(config: Config, segment: Segment) -> Int32:
-    """How many stages of a CTA's first segment it widens itself."""
-    if_long = by_variant(config, segment.variant, config.head_stages)
-    return cutlass.select_(segment.group >= 0, cutlass.min(if_long, segment.stages), Int32(0))
+def scratch_of(geometry: Geometry, warp: Int32, shared: Shared) -> Int32:
+    """Where a warp widens what others need: in the place for C, or beyond the head in the ring of tokens.
+    (Those that do not multiply come first, as in `units`.)"""
+    number = (warp + geometry.helpers) % WIDEN_WARPS
+    staged = geometry.staging_bytes // SCRATCH_BYTES
+    ring_end = shared.tokens.start + geometry.token_ring_bytes
+    beyond = ring_end + (staged - 1 - number) * SCRATCH_BYTES
+    return cutlass.select_(number < staged, shared.staging + number * SCRATCH_BYTES, beyond)
+
+
+HEAD_WORDS = 8  # of a CTA: of each stage of a head one
+
+
+@cute.jit
+def head_word(heads_at: Int64) -> Int32:
+    """Of a lane's stage."""
+    mine = cute.arch.block_idx()[0] * HEAD_WORDS + cute.arch.lane_idx() % HEAD_WORDS
+    return load_word("global.b32", heads_at + Int64(mine * 4))
+
+
+@cute.jit
+def send_head(config: cutlass.Constexpr, words, word, shared):
+    """A warp: this CTA's share of the head to the other one, stage by stage, for that takes its time (half a
+    stage of 128 tokens some 0.6 us). words: of the first segment; word: as in `exchange_word`."""
+    segment = Segment(*as_segment(config, words))
+    lane, peer = cute.arch.lane_idx(), cute.arch.block_idx_in_cluster() ^ 1
+    stage_bytes = segment.height * TOKEN_BYTES
+    if lane < segment.head:
+        arrive_often(shared.own + lane * 8, MAX_STAGE_UNITS + 1 - (word >> 24))
+    for i in cutlass.range(segment.head, unroll=1):
+        exchanged = cute.arch.shuffle_sync(word, i)
+        wait(shared.own + i * 8, Int32(0))
+        if lane == 0:
+            expect(shared.head + i * 8, (exchanged >> 16 & 255) * 1024)
+        if (exchanged & 0xFFFF) >> lane & 1 == 1:
+            unit = shared.tokens.start + i * stage_bytes + lane * SCRATCH_BYTES
+            size = cutlass.min(SCRATCH_BYTES, stage_bytes - lane * SCRATCH_BYTES)
+            send_bytes(unit, size, shared.head + i * 8, peer)
+        cute.arch.sync_warp()
+
+
+@cute.jit
+def hand_head_on(config: cutlass.Constexpr, words, shared):
+    """A warp: each stage of the head to those who multiply, when all of it is there; the last one when they
+    may also use the place in which tokens were widened for others. words: of the first segment."""
+    segment = Segment(*as_segment(config, words))
+    for i in cutlass.range(segment.head, unroll=1):
+        if i == segment.head - 1:
+            cute.arch.barrier(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
+        wait(shared.head + i * 8, Int32(0))
+        with cute.arch.elect_one():
+            arrive(shared.tokens.full + i * 8)
+    if segment.head == 0:
+        cute.arch.barrier(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
 
 
 def store_chunks(address: Int32, fetched: list[Int32]) -> None:
@@ -1221,7 +1322,6 @@ def multiply_tiles(config: cutlass.Constexpr, zero, parts, shared, start):
     fragment = [Int32(0) for _ in range(FRAGMENT_WORDS)]
     if current[0] >= 0:
         fragment = load_fragment(thread.weights, thread.scales + half)
-        wait(shared.head, Int32(0))
     fours, rest = prepare_even(fragment)
     carried = [Int32(0), Int32(0), Int32(0), half, *fours, *rest]
     sums = cute.make_rmem_tensor(config.max_height // 2, Float32)
@@ -1474,22 +1574,27 @@ def init_barriers(geometry: Geometry, barriers: cute.Pointer) -> None:
             cute.arch.mbarrier_init(barriers + depth + i, releases)
         barriers += 2 * depth
     cute.arch.mbarrier_init(barriers, MAX_ARRIVALS)
-    cute.arch.mbarrier_init(barriers + 1, WIDEN_WARPS)
+    for i in range(MAX_HEAD_STAGES):
+        cute.arch.mbarrier_init(barriers + 1 + i, MAX_STAGE_UNITS + 1)
+        cute.arch.mbarrier_init(barriers + 1 + MAX_HEAD_STAGES + i, 1)
 
 
 @cute.kernel
 def grouped_gemm(
     config: cutlass.Constexpr,
-    descriptors,
-    groups,
-    turns: Int32,
-    rounds: Int32,
     schedule: Int64,
+    units_at: Int64,
+    heads_at: Int64,
     workspace: Int64,
     parts: Int64,
+    turns: Int32,
+    rounds: Int32,
+    descriptors,
+    groups,
 ):
+    """(What is read first comes first: it lies in one line of constant memory.)"""
     geometry = config.geometry
-    registers, other_registers = geometry.registers
+    registers, other_registers, widening_registers = geometry.registers
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     descriptors = descriptor_address(descriptors[0])
     barriers = cute.arch.get_dyn_smem(Int64, alignment=1024)
@@ -1519,22 +1624,32 @@ def grouped_gemm(
         cute.arch.cluster_wait()
         cute.arch.griddepcontrol_wait()
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
-        prefetch_plan(schedule, turns, rounds)
-    elif warp > TOKENS_WARP:
+        prefetch_plan(schedule, units_at, rounds)
+    elif warp == GROUPS_WARP:
+        words, word = segment_words(schedule + zero, Int32(0)), head_word(heads_at + zero)
         cute.arch.setmaxregister_decrease(other_registers)
-        if warp == GROUPS_WARP:
-            publish_groups(groups, start)
+        publish_groups(groups, start)
         cute.arch.cluster_wait()
+        send_head(config, words, word, shared)
+    elif warp == HEAD_WARP:
+        words = segment_words(schedule + zero, Int32(0))
+        cute.arch.setmaxregister_decrease(other_registers)
+        if cutlass.const_expr(geometry.helpers > 0):
+            prefetch_tokens(groups)
+        cute.arch.cluster_wait()
+        hand_head_on(config, words, shared)
     else:
-        units_at = units_begin(schedule, turns) + zero
+        units_at += zero
         units = [unit_words(units_at, rounds, Int32(i), warp) for i in range(4)]
-        widen_first(config, rounds, units_at, units, workspace, shared, start)
         if warp < geometry.warps:
+            widen_first(config, rounds, units_at, units, workspace, shared, start)
             cute.arch.setmaxregister_increase(registers)
             hidden_zero = turns >> 31  # which the compiler does not know
             multiply_tiles(config, hidden_zero, parts, shared, start)
         else:
-            cute.arch.setmaxregister_decrease(other_registers)
+            if cutlass.const_expr(geometry.helpers > 0):
+                cute.arch.setmaxregister_decrease(widening_registers)
+                widen_first(config, rounds, units_at, units, workspace, shared, start)
 
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
@@ -1614,7 +1729,12 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
         tokens = workspace + Int64(tokens_at) * 1024
         groups.append((m, n, k // ATOM_K, Int32(height), tokens, a, sfa, c))
     parts = workspace + Int64(parts_at) * 1024
-    grouped_gemm(config, tuple(maps), tuple(groups), turns, rounds, schedule, workspace, parts).launch(
+    # Behind all segments the units of each CTA, then what it must know of a head.
+    units_at = schedule + Int64(turns * (ctas // CLUSTER)) * (4 * SEGMENT_WORDS)
+    heads_at = units_at + Int64(ctas * rounds) * (WIDEN_WARPS * 4 * UNIT_WORDS)
+    grouped_gemm(
+        config, schedule, units_at, heads_at, workspace, parts, turns, rounds, tuple(maps), tuple(groups)
+    ).launch(
         grid=(ctas, 1, 1),
         block=(THREADS, 1, 1),
         cluster=(CLUSTER, 1, 1),
@@ -1954,9 +2074,11 @@ def crowds(config: Config, pieces: list[Piece]) -> list[tuple[int, int]]:
     return found
 
 
-def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> list[list[tuple[int, ...]]]:
+def segments(
+    config: Config, pieces: list[list[Piece]], variants: list[int], scratches: int
+) -> list[list[tuple[int, ...]]]:
     """The schedule's entries, worker by worker. Who begins a tile completes it: the first part that it adds
-    starts where it stops. variants: of each group."""
+    starts where it stops. variants: of each group. scratches: warps that widen what others need."""
     places = part_places(pieces)
     numbers = {place: number for number, place in enumerate(places)}
     cuts = Counter(place[:3] for place in places)
@@ -1966,7 +2088,7 @@ def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> 
         starts = (tile.row + rank * tile.warpgroups * WARPGROUP_ROWS for rank in range(CLUSTER))
         return sum((start % ATOM_ROWS > 0) << rank for rank, start in enumerate(starts))
 
-    def entry(piece: Piece, crowd: int, crowded: int, after: Tile) -> tuple[int, ...]:
+    def entry(piece: Piece, crowd: int, crowded: int, after: Tile, is_first: bool) -> tuple[int, ...]:
         place, part, adds = place_of(piece.tile), 0, 0
         if piece.first > 0:
             part, adds = numbers[(*place, piece.first)], WRITES
@@ -1975,11 +2097,13 @@ def segments(config: Config, pieces: list[list[Piece]], variants: list[int]) -> 
         stages = piece.last - piece.first
         packed = variants[piece.tile.group] | piece.tile.height // TOKENS_MULTIPLE << 3
         packed |= crowd << 8 | crowded << 16 | halves(after) << 24 | piece.tile.warpgroups << 26
+        if is_first:
+            packed |= min(config.head_stages(piece.tile.height, scratches), stages) << 28
         return (*place, packed, piece.first, stages, part, adds)
 
     return [
         [
-            entry(piece, *crowd, following.tile)
+            entry(piece, *crowd, following.tile, piece is mine[0])
             for piece, crowd, following in zip(mine, crowds(config, mine), [*mine[1:], mine[-1]], strict=True)
         ]
         for mine in pieces
@@ -1995,14 +2119,15 @@ class Plan:
         heights, variants = self.config.heights, self.config.variants
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
         of_group = [variants.index(height) for height in heights]
-        entries = segments(self.config, pieces, of_group)
+        scratches = scratches_of(sizes, self.config, len(pieces) * CLUSTER)
+        entries = segments(self.config, pieces, of_group, scratches)
         turns = max(map(len, entries)) + 1
         per_group, begin, used = [], [], 1  # KB; the first one is the counter's
         for (m, n, k, _), height in zip(sizes, heights, strict=True):
             per_group += [m, n, k, used]
             begin.append(used)
             used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
-        self.units = units(sizes, self.config, entries, begin)
+        self.units, self.heads = units(sizes, self.config, entries, begin)
         self.numbers = [len(entries) * CLUSTER, turns, self.units.shape[1], used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
@@ -2011,6 +2136,23 @@ class Plan:
 
 
 Entry = tuple[int, ...]  # of the schedule
+
+
+def head_of(entry: Entry) -> int:
+    """How many stages of its tokens the cluster widens itself."""
+    return entry[3] >> 28
+
+
+def stage_units(height: int) -> int:
+    return -(-height // WIDEN_TOKENS)
+
+
+def scratches_of(sizes: Sizes, config: Config, ctas: int) -> int:
+    """How many warps of a CTA at most widen what others need."""
+    found = 0
+    for (m, _, k, _), height in zip(sizes, config.heights, strict=True):
+        found += -(-m // height) * stage_units(height) * stages_of(k)
+    return min(-(-found // ctas), WIDEN_WARPS)
 
 
 def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Tensor:
@@ -2041,66 +2183,104 @@ def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Te
     return torch.stack(columns, dim=1).to(torch.int32)
 
 
-def head_stages_of(config: Config, entry: Entry) -> int:
-    """As `head_of` has it, for a first segment."""
-    return min(config.head_stages(config.heights[entry[0]]), entry[5])
-
-
 def loaded_stages(config: Config, entries: list[list[Entry]]) -> dict[tuple[int, int], set[int]]:
     """By group and first token of a tile, the stages that somebody loads: all but heads."""
     loaded: dict[tuple[int, int], set[int]] = {}
     for mine in entries:
-        for turn, entry in enumerate(mine):
+        for entry in mine:
             group, _, token, _, stage, stages, *_ = entry
-            first = stage + (head_stages_of(config, entry) if turn == 0 else 0)
+            first = stage + head_of(entry)
             loaded.setdefault((group, token), set()).update(range(first, stage + stages))
     return loaded
 
 
-def units(sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
-    """What each warp widens, int32 (CTAs, rounds, WIDEN_WARPS, UNIT_WORDS): first its share of the tokens
-    that somebody loads, for all, then its share of the head of its cluster's first segment. In a warp's first
-    unit the first word has << 8 how many these are, the last one << 12 how many are for all, and how many KB
-    of the head it gets from the same warp of the other CTA. begin: of each group's tokens in the workspace,
-    in KB."""
-    ctas = len(entries) * CLUSTER
+def units_for_all(sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
+    """Units of the tokens that somebody loads. begin: of each group's in the workspace, in KB."""
     tiles = []
     for (group, token), stages in sorted(loaded_stages(config, entries).items()):
         k, height = sizes[group][2], config.heights[group]
         at = begin[group] + token * stages_of(k) * TOKEN_BYTES // 1024
         found = units_of(sizes, config, (group, 0, token, 0, 0, stages_of(k)), at)
-        by_stage = found.view(stages_of(k), -(-height // WIDEN_TOKENS), UNIT_WORDS)
+        by_stage = found.view(stages_of(k), stage_units(height), UNIT_WORDS)
         tiles.append(by_stage[sorted(stages)].flatten(0, 1))
-    shared = torch.cat(tiles)
-    shared = shared[shared[:, 5] & 255 > 0]  # what lies beyond the tokens of a group stays zero
+    found = torch.cat(tiles)
+    return found[found[:, 5] & 255 > 0]  # what lies beyond the tokens of a group stays zero
 
-    # Warps of all CTAs in turn; then a cluster's two CTAs, each going on where it stopped.
-    number = torch.arange(len(shared))
-    dealt = [(number % ctas, number // ctas, shared)]
+
+def shares_of_head(config: Config, height: int, stages: int, others: int) -> list[list[list[int]]]:
+    """Which units of each stage each CTA of a cluster widens: by turns, from stage to stage going on where it
+    stopped. Where all multiply at once when the first stage is there, each widens more of that than its half,
+    to receive less: as much as warps are left over by the `others`, units for all, and half of a stage."""
+    count = stage_units(height)
+    shares = [
+        [[unit for unit in range(count) if (i * count + unit) % CLUSTER == rank] for i in range(stages)]
+        for rank in range(CLUSTER)
+    ]
+    more = min(count, WIDEN_WARPS - others - count // CLUSTER)
+    if config.geometry.helpers and stages > 1 and more > count // CLUSTER:
+        shares[0][0], shares[1][0] = list(range(more)), list(range(count - more, count))
+    return shares
+
+
+def exchange_word(height: int, own: list[int], others: list[int]) -> int:
+    """Of a stage of a head: a bit for each unit that a CTA sends, << 16 how many KB it receives, << 24 how
+    many units it widens."""
+    tokens = sum(min(WIDEN_TOKENS, height - unit * WIDEN_TOKENS) for unit in others if unit not in own)
+    sent = sum(1 << unit for unit in own if unit not in others)
+    return sent | tokens * TOKEN_BYTES // 1024 << 16 | len(own) << 24
+
+
+def units(
+    sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each warp widens, int32 (CTAs, rounds, WIDEN_WARPS, UNIT_WORDS): first its share of the tokens
+    that somebody loads, for all, then its share of the head of its cluster's first segment. In a warp's first
+    unit the first word has << 8 how many these are, the last one how many are for all; of a head's units the
+    sixth has << 24 the stage. begin: of each group's tokens in the workspace, in KB.
+
+    And of each CTA's share of a head, int32 (CTAs, HEAD_WORDS), the `exchange_word`s of its stages."""
+    ctas, for_all = len(entries) * CLUSTER, units_for_all(sizes, config, entries, begin)
+    exchanged = torch.zeros(ctas, HEAD_WORDS, dtype=torch.int32)
+    urgent = torch.zeros(ctas, dtype=torch.int64)  # units for all and of a head's first stage
+    number = torch.arange(len(for_all))
+    dealt = [(number % ctas, number // ctas, for_all)]
     for cluster, mine in enumerate(entries):
-        segment = (*mine[0][:5], head_stages_of(config, mine[0]))
-        head = units_of(sizes, config, segment, 0)
-        number = torch.arange(len(head))
-        cta = cluster * CLUSTER + number % CLUSTER
-        before = (len(shared) - cta + ctas - 1) // ctas
-        dealt.append((cta, before + number // CLUSTER, head))
+        height, stages = config.heights[mine[0][0]], head_of(mine[0])
+        head = units_of(sizes, config, (*mine[0][:5], stages), 0).view(
+            stages, stage_units(height), UNIT_WORDS
+        )
+        head[..., 5] += torch.arange(stages, dtype=torch.int32)[:, None] << 24
+        others = -(-(len(for_all) - cluster * CLUSTER) // ctas)
+        shares = shares_of_head(config, height, stages, others)
+        for rank, share in enumerate(shares):
+            cta = cluster * CLUSTER + rank
+            others = -(-(len(for_all) - cta) // ctas)
+            urgent[cta] = others + len(share[0] if share else [])
+            mine_of_head = torch.cat([for_all[:0], *(head[i, own] for i, own in enumerate(share))])
+            number = others + torch.arange(len(mine_of_head))
+            dealt.append((torch.full_like(number, cta), number, mine_of_head))
+            for i, own in enumerate(share):
+                exchanged[cta, i] = exchange_word(height, own, shares[rank ^ 1][i])
     cta, number, found = (torch.cat(parts) for parts in zip(*dealt, strict=True))
-    turn, warp = number // WIDEN_WARPS, number % WIDEN_WARPS
 
+    # Warps take them by turns, first those that do not multiply; these alone go on after a while.
+    together = (-(-urgent // WIDEN_WARPS)).clamp(min=ROUNDS_OF_ALL)[cta]
+    left, takers = number - together * WIDEN_WARPS, config.geometry.helpers or WIDEN_WARPS
+    turn = torch.where(left < 0, number // WIDEN_WARPS, together + left // takers)
+    place = torch.where(left < 0, number % WIDEN_WARPS, left % takers)
+    warp = (place + config.geometry.warps) % WIDEN_WARPS
     rounds = int(turn.max()) + 1
     table = torch.zeros(ctas, rounds, WIDEN_WARPS, UNIT_WORDS, dtype=torch.int32)
     table[cta, turn, warp] = found
-    is_head = torch.arange(len(found)) >= len(shared)
 
-    def per_warp(amounts: torch.Tensor) -> torch.Tensor:
+    def per_warp(chosen: torch.Tensor) -> torch.Tensor:
         totals = torch.zeros(ctas * WIDEN_WARPS, dtype=torch.int64)
-        return totals.index_add(0, cta * WIDEN_WARPS + warp, amounts.long()).view(ctas, WIDEN_WARPS)
+        return totals.index_add(0, cta * WIDEN_WARPS + warp, chosen.long()).view(ctas, WIDEN_WARPS)
 
-    sent = per_warp(torch.where(is_head, (found[:, 5] >> 16) * TOKEN_BYTES // 1024, 0))
-    received = sent.view(-1, CLUSTER, WIDEN_WARPS).flip(1).reshape(ctas, WIDEN_WARPS)
-    table[:, 0, :, 0] += (per_warp(torch.ones_like(is_head)) << 8).to(torch.int32)
-    table[:, 0, :, -1] = (per_warp(~is_head) << 12 | received).to(torch.int32)
-    return table
+    is_for_all = torch.arange(len(found)) < len(for_all)
+    table[:, 0, :, 0] += (per_warp(torch.ones_like(is_for_all)) << 8).to(torch.int32)
+    table[:, 0, :, -1] = per_warp(is_for_all).to(torch.int32)
+    return table, exchanged
 
 
 def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
@@ -2133,7 +2313,7 @@ def planned(sizes: Sizes, device: int) -> tuple[Plan, torch.Tensor, torch.Tensor
     """The plan, its schedule, and a workspace on the device, all flags down."""
     plan = Plan(sizes, cutlass.utils.HardwareInfo(device).get_max_active_clusters(CLUSTER))
     segments = torch.tensor(plan.table, dtype=torch.int32)
-    schedule = torch.cat([segments.flatten(), plan.units.flatten()]).to("cuda")
+    schedule = torch.cat([segments.flatten(), plan.units.flatten(), plan.heads.flatten()]).to("cuda")
     workspace = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device="cuda")
     return plan, schedule, workspace
 

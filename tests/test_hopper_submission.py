@@ -57,41 +57,59 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
         at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
     assert (parts_at, plan.units.shape) == (at, (ctas, rounds, hopper.WIDEN_WARPS, 8))
     check_table(hopper, plan, sizes, columns)
-    check_units(plan, sizes, columns, begin)
+    check_units(hopper, plan, sizes, columns, begin)
     check_ring(hopper, plan, columns)
 
 
-def check_units(plan, sizes, columns, begin):
-    """All that is loaded from the workspace is put there once. The two CTAs of a cluster share its head, and
-    know what they get from each other."""
+def check_units(hopper, plan, sizes, columns, begin):
+    """All that is loaded from the workspace is put there once. The two CTAs of a cluster widen its head, and
+    know of each stage what they get from each other."""
     config, units = plan.config, plan.units.tolist()
     wanted, heads = set(), [[] for _ in range(columns)]
-    for at, (g, _, token, _, stage, stages, *_) in enumerate(plan.table):
+    for at, (g, _, token, packed, stage, stages, *_) in enumerate(plan.table):
         if g >= 0:
-            head = min(config.head_stages(config.heights[g]), stages) if at < columns else 0
+            head = packed >> 28
+            assert 0 <= head <= min(stages, hopper.MAX_HEAD_STAGES) and (at < columns or head == 0)
             tile = begin[g] + token * -(-sizes[g][2] // 128) * 256 // 1024
             loaded = units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
             wanted |= {unit for unit in loaded if unit[5] & 255}  # of no tokens: zeros for ever
-            if head:
-                heads[at] = units_of_tile(config, sizes, g, token, range(stage, stage + head), 0, stage)
+            heads[at % columns] += [
+                {(*unit[:5], unit[5] + (i << 24), *unit[6:]) for unit in found}
+                for i in range(head)
+                for found in [units_of_tile(config, sizes, g, token, [stage + i], 0, stage)]
+            ]
     shared = []
     for cluster in range(columns):
-        own, sent = [], []
+        own = []
         for cta in (2 * cluster, 2 * cluster + 1):
+            own.append(set())
             for warp in range(len(units[cta][0])):
                 mine = [turn[warp] for turn in units[cta]]
-                count, packed = mine[0][0] >> 8, mine[0][7]
+                count, for_all = mine[0][0] >> 8, mine[0][7]
                 assert not any(map(any, mine[max(count, 1) :]))  # nothing beyond them
+                place = (warp + config.geometry.helpers) % hopper.WIDEN_WARPS
+                assert for_all == 0 or place < hopper.scratches_of(sizes, config, len(units))
                 mine = [(unit[0] & 255, *unit[1:7]) for unit in mine[:count]]
-                shared += mine[: packed >> 12]
-                own += mine[packed >> 12 :]
-                sent.append(
-                    (sum(unit[5] >> 16 for unit in mine[packed >> 12 :]) * 256 // 1024, packed & 4095)
-                )
-        assert len(own) == len(set(own)) and set(own) == set(heads[cluster])
-        half = len(sent) // 2
-        assert [kb for kb, _ in sent] == [kb for _, kb in sent[half:] + sent[:half]]
+                shared += mine[:for_all]
+                assert len(own[-1] | set(mine[for_all:])) == len(own[-1]) + count - for_all
+                own[-1] |= set(mine[for_all:])
+        check_head(plan.heads.tolist()[2 * cluster : 2 * cluster + 2], own, heads[cluster])
     assert len(shared) == len(set(shared)) and set(shared) == wanted
+
+
+def check_head(words, own, head):
+    """words, own: of each of a cluster's CTAs; head: its units, stage by stage."""
+    for i, stage in enumerate(head):
+        places = {unit: place for place, unit in enumerate(sorted(stage, key=lambda unit: unit[4]))}
+        for rank in range(2):
+            mine, others = own[rank] & stage, own[rank ^ 1] & stage
+            word = words[rank][i]
+            assert mine | others == stage
+            assert word >> 24 == len(mine)
+            assert word & 0xFFFF == sum(1 << places[unit] for unit in mine - others)
+            assert word >> 16 & 255 == sum(unit[5] >> 16 & 255 for unit in others - mine) * 256 // 1024
+    assert own[0] | own[1] == set().union(*head)
+    assert not any(word[len(head) :] != [0] * (len(word) - len(head)) for word in words)
 
 
 def units_of_tile(config, sizes, g, token_0, stages, at, first):
@@ -122,16 +140,18 @@ def check_shared_memory(hopper, config):
     rings = geometry.token_ring_bytes + hopper.WEIGHT_STAGES * geometry.slot_bytes
     staging = 2 * geometry.warpgroups * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
-    assert 8 * (2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 2) <= hopper.GROUPS_AT
+    barriers = 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 1 + 2 * hopper.MAX_HEAD_STAGES
+    assert 8 * barriers <= hopper.GROUPS_AT
     assert hopper.GROUPS_AT + hopper.GROUP_BYTES * hopper.MAX_GROUPS <= hopper.SEGMENTS_AT
     assert hopper.SEGMENTS_AT + hopper.SEGMENTS * 4 * hopper.SEGMENT_WORDS <= hopper.HEADER_BYTES
     assert hopper.SEGMENTS > hopper.WEIGHT_STAGES + 2
-    scratch = hopper.WIDEN_WARPS * hopper.SCRATCH_BYTES
     for height in config.heights:
         assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= geometry.token_ring_bytes
-        head = config.head_stages(height)
-        assert 0 <= head <= hopper.MAX_TOKEN_STAGES
-        assert head * height * hopper.TOKEN_BYTES + scratch <= geometry.token_ring_bytes
+        for scratches in range(hopper.WIDEN_WARPS + 1):
+            head = config.head_stages(height, scratches)
+            assert 0 <= head <= hopper.MAX_HEAD_STAGES
+            beyond = max(0, scratches * hopper.SCRATCH_BYTES - staging)
+            assert head * height * hopper.TOKEN_BYTES + beyond <= geometry.token_ring_bytes
 
 
 def check_table(hopper, plan, sizes, columns):
@@ -172,12 +192,12 @@ def check_table(hopper, plan, sizes, columns):
 def check_rows(plan, n, row, packed, after):
     """As many warpgroups multiply as there are rows for. Of the next segment (after), where there is one, it
     is known whether each CTA's rows begin in the middle of an atom of scales."""
-    warpgroups = packed >> 26
+    warpgroups = packed >> 26 & 3
     assert warpgroups == min(plan.config.geometry.warpgroups, -(-(n - row) // 128))
     assert plan.config.narrow or warpgroups == plan.config.geometry.warpgroups
     group, next_row, _, next_packed, *_ = after
     for rank in range(2 if group >= 0 else 0):
-        begin = next_row + rank * (next_packed >> 26) * 64
+        begin = next_row + rank * (next_packed >> 26 & 3) * 64
         assert packed >> 24 + rank & 1 == begin % 128 // 64
 
 
@@ -216,12 +236,10 @@ def test_plans_cover_c_once(hopper, sizes, clusters):
 def test_registers_suffice(hopper):
     """What warpgroups have together after `setmaxnreg` is no more than the CTA got at its launch."""
     for geometry in hopper.GEOMETRIES:
-        multiply, other = geometry.registers
-        others = hopper.THREADS // 128 - geometry.warpgroups
-        assert 128 * (geometry.warpgroups * multiply + others * other) <= hopper.THREADS * (
-            65536 // hopper.THREADS
-        )
-        assert multiply % 8 == other % 8 == 0
+        multiply, load, widen = geometry.registers
+        warps = geometry.warps * multiply + geometry.helpers * widen + hopper.LOAD_WARPS * load
+        assert 32 * warps <= hopper.THREADS * (65536 // hopper.THREADS)
+        assert multiply % 8 == load % 8 == widen % 8 == 0
 
 
 @pytest.mark.parametrize("sizes", BENCHMARKS)
