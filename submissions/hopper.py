@@ -1222,6 +1222,7 @@ def send_head(config: cutlass.Constexpr, words, word, shared):
     segment = Segment(*as_segment(config, words))
     lane, peer = cute.arch.lane_idx(), cute.arch.block_idx_in_cluster() ^ 1
     stage_bytes = segment.height * TOKEN_BYTES
+    cute.arch.sync_warp()  # whoever arrives knows what all lanes have published
     if lane < segment.head:
         arrive_often(shared.own + lane * 8, MAX_STAGE_UNITS + 1 - (word >> 24))
     for i in cutlass.range(segment.head, unroll=1):
