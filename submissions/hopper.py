@@ -1109,7 +1109,7 @@ def fetch(unit):
 @cute.jit
 def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
     """Widen, and put into the workspace as shared memory wants it (which turns rows per lane into lines for
-    all lanes), or else into the rings of both CTAs."""
+    all lanes), or else into the ring, as a piece of a stage of the head, which another warp sends on."""
     lane = cute.arch.lane_idx()
     target, rows, stage = fetched[-2], fetched[-1] & 255, fetched[-1] >> 8
     address = cutlass.select_(exchanged, scratch, shared.tokens.start + target * 1024)

@@ -231,6 +231,18 @@ def test_the_head_of_a_tile_where_others_tokens_are_widened(tmp_path: Path) -> N
     assert "shared_race" in watched.report.findings.codes()
 
 
+def test_warps_that_widen_a_head_while_the_others_multiply() -> None:
+    """With two warpgroups, and more to widen than all warps do together: those of the third go on alone."""
+    case = ONE_TILE | {"m": (128,)}
+    change = with_warpgroups(2, one_cluster)
+    module = load(PATH)
+    change(module)
+    units = plan_of(module, case).units[0, 0, :, 0] >> 8  # of each warp of a CTA
+    assert units[8:].min() > units[:8].max() >= module.ROUNDS_OF_ALL
+    _, watched = run(PATH, change, case)
+    assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
+
+
 @pytest.mark.parametrize("warpgroups", [2, 3])
 def test_a_tile_that_is_all_head_and_stored_where_others_tokens_are_widened(
     tmp_path: Path, warpgroups: int
