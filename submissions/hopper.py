@@ -2231,6 +2231,33 @@ def exchange_word(height: int, own: list[int], others: list[int]) -> int:
     return sent | tokens * TOKEN_BYTES // 1024 << 16 | len(own) << 24
 
 
+def deal(
+    sizes: Sizes, config: Config, entries: list[list[Entry]], for_all: torch.Tensor
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    """Each unit's CTA, its number among that CTA's units, and its words: those for all by turns, then of each
+    cluster the head of its first segment. Of each CTA, how many are urgent: for all, or of a head's first
+    stage; and the `exchange_word`s, int32 (CTAs, HEAD_WORDS)."""
+    ctas, number = len(entries) * CLUSTER, torch.arange(len(for_all))
+    dealt = [(number % ctas, number // ctas, for_all)]
+    urgent = torch.bincount(number % ctas, minlength=ctas)
+    exchanged = torch.zeros(ctas, HEAD_WORDS, dtype=torch.int32)
+    for cluster, mine in enumerate(entries):
+        height, stages = config.heights[mine[0][0]], head_of(mine[0])
+        head = units_of(sizes, config, (*mine[0][:5], stages), 0)
+        head = head.view(stages, stage_units(height), UNIT_WORDS)
+        head[..., 5] += torch.arange(stages, dtype=torch.int32)[:, None] << 24
+        shares = shares_of_head(config, height, stages, int(urgent[cluster * CLUSTER]))
+        for rank, share in enumerate(shares):
+            cta = cluster * CLUSTER + rank
+            found = torch.cat([for_all[:0], *(stage[own] for stage, own in zip(head, share, strict=True))])
+            number = urgent[cta] + torch.arange(len(found))
+            dealt.append((torch.full_like(number, cta), number, found))
+            for i, own in enumerate(share):
+                exchanged[cta, i] = exchange_word(height, own, shares[rank ^ 1][i])
+            urgent[cta] += len(share[0]) if share else 0
+    return tuple(torch.cat(parts) for parts in zip(*dealt, strict=True)), urgent, exchanged
+
+
 def units(
     sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -2239,30 +2266,9 @@ def units(
     unit the first word has << 8 how many these are, the last one how many are for all; of a head's units the
     sixth has << 24 the stage. begin: of each group's tokens in the workspace, in KB.
 
-    And of each CTA's share of a head, int32 (CTAs, HEAD_WORDS), the `exchange_word`s of its stages."""
-    ctas, for_all = len(entries) * CLUSTER, units_for_all(sizes, config, entries, begin)
-    exchanged = torch.zeros(ctas, HEAD_WORDS, dtype=torch.int32)
-    urgent = torch.zeros(ctas, dtype=torch.int64)  # units for all and of a head's first stage
-    number = torch.arange(len(for_all))
-    dealt = [(number % ctas, number // ctas, for_all)]
-    for cluster, mine in enumerate(entries):
-        height, stages = config.heights[mine[0][0]], head_of(mine[0])
-        head = units_of(sizes, config, (*mine[0][:5], stages), 0).view(
-            stages, stage_units(height), UNIT_WORDS
-        )
-        head[..., 5] += torch.arange(stages, dtype=torch.int32)[:, None] << 24
-        others = -(-(len(for_all) - cluster * CLUSTER) // ctas)
-        shares = shares_of_head(config, height, stages, others)
-        for rank, share in enumerate(shares):
-            cta = cluster * CLUSTER + rank
-            others = -(-(len(for_all) - cta) // ctas)
-            urgent[cta] = others + len(share[0] if share else [])
-            mine_of_head = torch.cat([for_all[:0], *(head[i, own] for i, own in enumerate(share))])
-            number = others + torch.arange(len(mine_of_head))
-            dealt.append((torch.full_like(number, cta), number, mine_of_head))
-            for i, own in enumerate(share):
-                exchanged[cta, i] = exchange_word(height, own, shares[rank ^ 1][i])
-    cta, number, found = (torch.cat(parts) for parts in zip(*dealt, strict=True))
+    And what each CTA must know of the head, as `deal` has it."""
+    for_all = units_for_all(sizes, config, entries, begin)
+    (cta, number, found), urgent, exchanged = deal(sizes, config, entries, for_all)
 
     # Warps take them by turns, first those that do not multiply; these alone go on after a while.
     together = (-(-urgent // WIDEN_WARPS)).clamp(min=ROUNDS_OF_ALL)[cta]
@@ -2270,17 +2276,17 @@ def units(
     turn = torch.where(left < 0, number // WIDEN_WARPS, together + left // takers)
     place = torch.where(left < 0, number % WIDEN_WARPS, left % takers)
     warp = (place + config.geometry.warps) % WIDEN_WARPS
-    rounds = int(turn.max()) + 1
+    ctas, rounds = len(urgent), int(turn.max()) + 1
     table = torch.zeros(ctas, rounds, WIDEN_WARPS, UNIT_WORDS, dtype=torch.int32)
     table[cta, turn, warp] = found
 
-    def per_warp(chosen: torch.Tensor) -> torch.Tensor:
-        totals = torch.zeros(ctas * WIDEN_WARPS, dtype=torch.int64)
-        return totals.index_add(0, cta * WIDEN_WARPS + warp, chosen.long()).view(ctas, WIDEN_WARPS)
+    def per_warp(count: int) -> torch.Tensor:
+        """Of the first `count` units."""
+        warps = (cta * WIDEN_WARPS + warp)[:count]
+        return torch.bincount(warps, minlength=ctas * WIDEN_WARPS).view(ctas, WIDEN_WARPS).to(torch.int32)
 
-    is_for_all = torch.arange(len(found)) < len(for_all)
-    table[:, 0, :, 0] += (per_warp(torch.ones_like(is_for_all)) << 8).to(torch.int32)
-    table[:, 0, :, -1] = per_warp(is_for_all).to(torch.int32)
+    table[:, 0, :, 0] += per_warp(len(found)) << 8
+    table[:, 0, :, -1] = per_warp(len(for_all))
     return table, exchanged
 
 
