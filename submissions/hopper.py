@@ -113,10 +113,12 @@ SWIZZLE_ROWS = 8
 SWIZZLE_BYTES = SWIZZLE_ROWS * TOKEN_ROW_BYTES
 SCRATCH_BYTES = WIDEN_TOKENS * TOKEN_BYTES
 MAX_STAGE_UNITS = MAX_TOKENS // WIDEN_TOKENS
-MAX_HEAD_STAGES = 7  # one less than a power of two
+MAX_HEAD_STAGES = 7  # three bits of a segment
+HEAD_WORDS = MAX_HEAD_STAGES + 1  # of a CTA in the plan: of each stage of a head one
 ROUNDS_OF_ALL = 2  # of units, until those go on alone who do not multiply
 
-# Named barriers
+# Named barriers; of how many threads those are in which all who widen meet one more warp
+WIDENING_AND_ONE = 32 * (WIDEN_WARPS + 1)
 TOKENS_ARE_WIDE = 1
 FIRST_WARPGROUP_BARRIER = 2
 GRID_HAS_MET = FIRST_WARPGROUP_BARRIER + WIDEN_WARPS // 4
@@ -899,7 +901,7 @@ def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, 
             if loaded >= WEIGHT_STAGES:
                 ring.await_empty(loaded - WEIGHT_STAGES)
             if loaded == EARLY_STAGES:
-                cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+                cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
             with cute.arch.elect_one():
                 expect(full, Int32(geometry.slot_bytes))
                 load_box(smem, *values, full, EVICT_FIRST)
@@ -908,7 +910,7 @@ def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, 
         current = as_segment(config, words)
         publish_segment(start, turn, words)
     if loaded <= EARLY_STAGES:
-        cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+        cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
     if loaded >= WEIGHT_STAGES:
         ring.await_empty(loaded - WEIGHT_STAGES)
     with cute.arch.elect_one():
@@ -953,7 +955,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     first = segment.head
     loaded, emptied, at = first, Int32(0), first * segment.height * TOKEN_BYTES
     current = load_of(config, groups, segment, first, rank)  # before it is urgent
-    cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
     cute.arch.barrier_arrive(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
     with cute.arch.elect_one():
         meet_grid(counter, all_met)
@@ -1039,7 +1041,7 @@ def publish_groups(groups, start: Int32):
     if lane < len(groups):
         store_vector("shared", place, [group.a, group.sfa], Int64)
         store_vector("shared", place + 16, [group.c, packed_pair(group.m, group.n)], Int64)
-    cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=WIDENING_AND_ONE)
 
 
 def group_place(start: Int32, group: Int32) -> Int32:
@@ -1144,14 +1146,14 @@ def announce_tokens(now):
     if now:
         shared_proxy_fence()
         global_proxy_fence()
-        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
 
 
 @cute.jit
 def announce_first(now):
     """What this warp widens first has come: further weights may be loaded."""
     if now:
-        cute.arch.barrier_arrive(barrier_id=FIRST_ARE_WIDE, number_of_threads=32 * (WIDEN_WARPS + 1))
+        cute.arch.barrier_arrive(barrier_id=FIRST_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
 
 
 @cute.jit
@@ -1161,7 +1163,7 @@ def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, works
     Of each warp two units are on their way, and where the next two are. units: words of these four."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     scratch = scratch_of(config.geometry, warp, shared)
-    cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * (WIDEN_WARPS + 1))
+    cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=WIDENING_AND_ONE)
     count, shared_units = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
     all_units = count >> 8
     first = unit_of(start, units[0])
@@ -1203,9 +1205,6 @@ def scratch_of(geometry: Geometry, warp: Int32, shared: Shared) -> Int32:
     ring_end = shared.tokens.start + geometry.token_ring_bytes
     beyond = ring_end + (staged - 1 - number) * SCRATCH_BYTES
     return cutlass.select_(number < staged, shared.staging + number * SCRATCH_BYTES, beyond)
-
-
-HEAD_WORDS = 8  # of a CTA: of each stage of a head one
 
 
 @cute.jit
@@ -2249,12 +2248,12 @@ def deal(
         shares = shares_of_head(config, height, stages, int(urgent[cluster * CLUSTER]))
         for rank, share in enumerate(shares):
             cta = cluster * CLUSTER + rank
-            found = torch.cat([for_all[:0], *(stage[own] for stage, own in zip(head, share, strict=True))])
+            found = torch.cat([stage[own] for stage, own in zip(head, share, strict=True)])
             number = urgent[cta] + torch.arange(len(found))
             dealt.append((torch.full_like(number, cta), number, found))
             for i, own in enumerate(share):
                 exchanged[cta, i] = exchange_word(height, own, shares[rank ^ 1][i])
-            urgent[cta] += len(share[0]) if share else 0
+            urgent[cta] += len(share[0])
     return tuple(torch.cat(parts) for parts in zip(*dealt, strict=True)), urgent, exchanged
 
 

@@ -69,7 +69,8 @@ def check_units(hopper, plan, sizes, columns, begin):
     for at, (g, _, token, packed, stage, stages, *_) in enumerate(plan.table):
         if g >= 0:
             head = packed >> 28
-            assert 0 <= head <= min(stages, hopper.MAX_HEAD_STAGES) and (at < columns or head == 0)
+            most = config.head_stages(config.heights[g], hopper.scratches_of(sizes, config, len(units)))
+            assert head == (min(most, stages) if at < columns else 0)
             tile = begin[g] + token * -(-sizes[g][2] // 128) * 256 // 1024
             loaded = units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
             wanted |= {unit for unit in loaded if unit[5] & 255}  # of no tokens: zeros for ever
@@ -149,7 +150,7 @@ def check_shared_memory(hopper, config):
         assert hopper.MIN_TOKEN_STAGES * height * hopper.TOKEN_BYTES <= geometry.token_ring_bytes
         for scratches in range(hopper.WIDEN_WARPS + 1):
             head = config.head_stages(height, scratches)
-            assert 0 <= head <= hopper.MAX_HEAD_STAGES
+            assert 1 <= head <= hopper.MAX_HEAD_STAGES
             beyond = max(0, scratches * hopper.SCRATCH_BYTES - staging)
             assert head * height * hopper.TOKEN_BYTES + beyond <= geometry.token_ring_bytes
 
