@@ -17,11 +17,12 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   head of its first tile, a few stages, for itself, and multiplies that meanwhile. Its two CTAs share that
   work and send each other what they have, stage by stage. The plan says who widens what.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
-  the tensor core works on 64 of K, the next 64 are widened. The two CTAs of a cluster take weight rows below
-  each other and share the tokens: each loads half of them for both. Where that leaves too few tokens for a
-  tile (weights are widened once per tile, and below some 100 tokens that takes longer than to multiply them),
-  only two warpgroups multiply, and tiles have fewer rows and more tokens. Where a group's last rows would
-  leave warpgroups without work, these do not multiply either.
+  the tensor core works on 64 of K, the next 64 are widened. Stages go by fours: their places in shared memory
+  are constants then, and K counts as if zeros made it a multiple of 512. The two CTAs of a cluster take
+  weight rows below each other and share the tokens: each loads half of them for both. Where that leaves too
+  few tokens for a tile (weights are widened once per tile, and below some 100 tokens that takes longer than
+  to multiply them), only two warpgroups multiply, and tiles have fewer rows and more tokens. Where a group's
+  last rows would leave warpgroups without work, these do not multiply either.
 * The host plans who does what. Where whole tiles would leave CTAs idle, some are cut along K: each CTA but
   one leaves its sums in the workspace, and the one that began the tile adds them to its own, in order.
 
@@ -60,6 +61,7 @@ K_MULTIPLE = 64  # a whole scale atom
 # ---- Geometry ----------------------------------------------------------------------------------------------
 
 STAGE = 128  # of K: what the barriers count
+FOUR = 4  # stages are multiplied by fours: K is taken as if zeros made it a multiple of 512
 HALF_STEPS = 4  # wgmmas of half a stage, which is widened at a time
 MMA_K = 16
 WARPGROUP_ROWS = 64
@@ -94,8 +96,8 @@ STAGED_TOKENS = 32  # of C at a time, 64 rows (128 B) each
 STAGING_BYTES = STAGED_TOKENS * 2 * WARPGROUP_ROWS
 SMEM_BYTES = 227 * 1024
 MIN_TOKEN_STAGES = 3  # of the largest tile's tokens
-MAX_TOKEN_STAGES = 8  # in the ring at once; a power of two
-WEIGHT_STAGES = 4  # likewise
+MAX_TOKEN_STAGES = 2 * FOUR  # in the ring at once
+WEIGHT_STAGES = FOUR
 EARLY_STAGES = 2  # of weights: fetched into L2 before the previous launch has ended, and loaded before tokens
 MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
@@ -148,10 +150,9 @@ STEP_FIELD = 2 * MMA_K >> 4
 
 # Cost model for the plan, in ns, from the times of phases of 132 CTAs on an H200; those of stages are of a
 # Geometry. Of the rest: least, and per token.
-STORE_NS = 950, 5.2  # sums to C, and the first stage on its way
+STORE_NS = 700, 6  # sums to C, and the first stage on its way
 WRITE_NS = 1100, 10  # sums to the workspace, likewise
 ADD_NS = 0, 14  # and from there
-MIN_CUT_STAGES = 2
 MAX_TILES_TO_SEARCH = 1024
 LIMIT_STEP = 1.0025  # from one end that is tried to the next
 WORTH_CUTTING = 0.99  # of the time that whole tiles take: by less the model may err
@@ -221,10 +222,10 @@ class Geometry:
 
 
 # (tokens, ns) of a stage if so many warpgroups multiply; between them straight lines.
-UP_TO_TWO = ((8, 330), (40, 409), (64, 445), (96, 528), (128, 600), (160, 739), (192, 884))
+UP_TO_TWO = ((8, 335), (40, 380), (64, 420), (96, 508), (128, 600), (160, 739), (192, 884))
 THREE = (
-    *((8, 420), (40, 552), (64, 616), (80, 672), (96, 727), (112, 786)),
-    *((128, 875), (160, 1075), (192, 1310)),
+    *((8, 460), (40, 515), (64, 584), (80, 645), (96, 682), (112, 765)),
+    *((128, 872), (160, 1075), (192, 1310)),
 )
 
 
@@ -677,7 +678,7 @@ class Group:
 
     @property
     def stages(self) -> Int32:
-        return (self.atoms + 1) // 2
+        return (self.atoms + (2 * FOUR - 1)) // (2 * FOUR) * FOUR
 
 
 @dataclass(frozen=True)
@@ -822,12 +823,6 @@ class Ring:
 
     def await_full(self, i: Int32) -> None:
         wait(self.full + self.place(i) * 8, self.phase(i))
-
-    def is_full(self, i: Int32) -> Int32:
-        return is_complete(self.full + self.place(i) * 8, self.phase(i))
-
-    def await_full_unless(self, full: Int32, i: Int32) -> None:
-        wait_unless(full, self.full + self.place(i) * 8, self.phase(i))
 
     def await_empty(self, i: Int32) -> None:
         wait(self.empty + self.place(i) * 8, self.phase(i))
@@ -1340,12 +1335,43 @@ def multiply_tiles(config: cutlass.Constexpr, zero, parts, shared, start):
         current = published_segment(config, start, turn)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Of a stage in both rings: its barriers (that of empty tokens in the CTA for which a lane stands), the
+    parities of their phases, and where its slot of weights begins."""
+
+    tokens_full: Int32
+    tokens_empty: Int32
+    tokens_parity: Int32
+    weights_full: Int32
+    weights_empty: Int32
+    weights_parity: Int32
+    slot: int
+
+
+def places_of(config: Config, thread: Thread, shared: Shared, used: Int32, count: int) -> list[Place]:
+    """Of so many of the four stages from `used` on, a multiple of four: their offsets are constants."""
+    tokens, weights = shared.tokens, shared.weights
+    first, parities = (used & (tokens.depth - FOUR)) * 8, (tokens.phase(used), weights.phase(used))
+    return [
+        Place(
+            tokens.full + first + i * 8,
+            thread.tokens_empty + first + i * 8,
+            parities[0],
+            weights.full + i * 8,
+            weights.empty + i * 8,
+            parities[1],
+            i * config.geometry.slot_bytes,
+        )
+        for i in range(count)
+    ]
+
+
 @cute.jit
 def multiply_segment(config: cutlass.Constexpr, sums, segment, carried, thread, shared):
     """Sums of a segment. carried, and returned, from segment to segment: stages used (of either ring); where
     in the ring of tokens the last one ends; whether the next one's tokens are known to be there; where in its
     slot the scales of this warpgroup begin; its weights, as `prepare_even` has them."""
-    weights, tokens, slot_bytes = shared.weights, shared.tokens, config.geometry.slot_bytes
     used, at, tokens_full, half = carried[:4]
     fours, rest = carried[4:12], carried[12:]
     used, at = cute.arch.make_warp_uniform(used), cute.arch.make_warp_uniform(at)
@@ -1353,35 +1379,38 @@ def multiply_segment(config: cutlass.Constexpr, sums, segment, carried, thread, 
     half_after = scales_place(config, thread.warpgroup, segment.half_after)
     sums.fill(0.0)
     released = thread.nobody  # by the end of the next multiplication: the stage before
-    for stage in cutlass.range(segment.stages, unroll=1):
-        at = placed(config, at, stage_bytes)
-        # Whether the next stage is there is asked early: the answer takes its time. Its weights are read long
-        # before they are needed.
-        following = used + 1
-        tokens.await_full_unless(tokens_full, used)
-        weights_full = weights.is_full(following)
-        # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
-        even_at = thread.tokens + (at >> 4) + used * thread.zero
-        multiply(sums, widen_even(fours, rest), even_at, segment.variant, config.variants)
-        if thread.lane < CLUSTER:
-            arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
-        released = thread.tokens_empty + tokens.place(used) * 8
+    turns = segment.stages // FOUR
+    for turn in cutlass.range(turns, unroll=1):
+        places = places_of(config, thread, shared, used, FOUR)
+        places += places_of(config, thread, shared, used + FOUR, 1)
+        for i in cutlass.range_constexpr(FOUR):
+            here, following = places[i], places[i + 1]
+            at = placed(config, at, stage_bytes)
+            # Whether the next stage is there is asked early: the answer takes its time. Its weights are read
+            # long before they are needed.
+            wait_unless(tokens_full, here.tokens_full, here.tokens_parity)
+            weights_full = is_complete(following.weights_full, following.weights_parity)
+            # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
+            even_at = thread.tokens + (at >> 4) + used * thread.zero
+            multiply(sums, widen_even(fours, rest), even_at, segment.variant, config.variants)
+            if thread.lane < CLUSTER:
+                arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
+            released = here.tokens_empty
 
-        weights.await_full_unless(weights_full, following)
-        odd = widen_odd(rest)
-        slot = weights.place(following) * slot_bytes
-        if cutlass.const_expr(config.geometry.scale_rows > 1 or config.narrow):  # else it is always the same
-            half = cutlass.select_(stage + 1 < segment.stages, half, half_after)
-        fragment = load_fragment(thread.weights + slot, thread.scales + (slot + half))
-        cute.arch.sync_warp()  # all lanes have read
-        if thread.lane < CLUSTER:
-            arrive(weights.empty + weights.place(used) * 8)
-        used += 1
-        tokens_full = tokens.is_full(used)
-        odd_at = thread.tokens + (at >> 4) + (SWIZZLE_BYTES >> 4)
-        multiply(sums, odd, odd_at, segment.variant, config.variants)
-        at += stage_bytes
-        fours, rest = prepare_even(fragment)
+            wait_unless(weights_full, following.weights_full, following.weights_parity)
+            odd = widen_odd(rest)
+            if cutlass.const_expr(i == FOUR - 1 and (config.geometry.scale_rows > 1 or config.narrow)):
+                half = cutlass.select_(turn + 1 < turns, half, half_after)  # else it is always the same
+            fragment = load_fragment(thread.weights + following.slot, thread.scales + (following.slot + half))
+            cute.arch.sync_warp()  # all lanes have read
+            if thread.lane < CLUSTER:
+                arrive(here.weights_empty)
+            tokens_full = is_complete(following.tokens_full, following.tokens_parity)
+            odd_at = thread.tokens + (at >> 4) + (SWIZZLE_BYTES >> 4)
+            multiply(sums, odd, odd_at, segment.variant, config.variants)
+            at += stage_bytes
+            fours, rest = prepare_even(fragment)
+        used += FOUR
     finish(sums)
     if thread.lane < CLUSTER:
         arrive_in_cluster(released)
@@ -1780,7 +1809,7 @@ def expected_tensors(m: int, n: int, k: int) -> tuple[Expected, ...]:
 
 
 def stages_of(k: int) -> int:
-    return -(-k // STAGE)
+    return -(-k // (STAGE * FOUR)) * FOUR
 
 
 def height_of(m: int, tiles: int) -> int:
@@ -1897,7 +1926,7 @@ class Worker:
         ns = self.free - tail
         if part > 0:
             ns = min(self.free, limit - tail - self.written) - tile.part_ns(WRITE_NS)
-        return int(ns // tile.stage_ns)
+        return int(ns // tile.stage_ns) // FOUR * FOUR
 
 
 def plan_tiles(tiles: list[Tile], workers: int, below: float = float("inf")) -> Planned | None:
@@ -1990,9 +2019,9 @@ def cut(tile: Tile, crew: list[Worker], limit: float) -> bool:
     """Give a tile to as few workers as possible: those with the most time left, but of those that can do the
     last piece the one with the least. False if it does not fit."""
     crew = sorted(crew, key=free_ns, reverse=True)
-    for adds in range(1, min(len(crew), tile.stages // MIN_CUT_STAGES)):
+    for adds in range(1, min(len(crew), tile.stages // FOUR)):
         rooms = [worker.room(tile, limit, part, adds) for part, worker in enumerate(crew[: adds + 1])]
-        if min(rooms) < MIN_CUT_STAGES:
+        if min(rooms) < FOUR:
             return False
         if sum(rooms) >= tile.stages:
             break
@@ -2000,7 +2029,7 @@ def cut(tile: Tile, crew: list[Worker], limit: float) -> bool:
         return False
     first = 0
     for part in range(adds):
-        last = min(first + rooms[part], tile.stages - MIN_CUT_STAGES * (adds - part))
+        last = min(first + rooms[part], tile.stages - FOUR * (adds - part))
         piece = Piece(tile, first, last)
         if part == 0:
             crew[part].complete(piece)
@@ -2176,7 +2205,7 @@ def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Te
         scales(token),
         scales(token + SWIZZLE_ROWS),
         target,
-        (m - token).clamp(0, WIDEN_TOKENS) + ((atoms - 2 * stage).clamp(max=2) << 8) + (rows << 16),
+        (m - token).clamp(0, WIDEN_TOKENS) + ((atoms - 2 * stage).clamp(0, 2) << 8) + (rows << 16),
         torch.full_like(token, k // 2),
         torch.zeros_like(token),
     )
@@ -2204,7 +2233,8 @@ def units_for_all(sizes: Sizes, config: Config, entries: list[list[Entry]], begi
         by_stage = found.view(stages_of(k), stage_units(height), UNIT_WORDS)
         tiles.append(by_stage[sorted(stages)].flatten(0, 1))
     found = torch.cat(tiles)
-    return found[found[:, 5] & 255 > 0]  # what lies beyond the tokens of a group stays zero
+    tokens, atoms = found[:, 5] & 255, found[:, 5] >> 8 & 255
+    return found[(tokens > 0) & (atoms > 0)]  # what lies beyond a group's tokens, or K, stays zero
 
 
 def shares_of_head(config: Config, height: int, stages: int, others: int) -> list[list[list[int]]]:

@@ -39,6 +39,11 @@ SIZE = st.tuples(
 CLUSTERS = 66  # of two CTAs, on an H200
 
 
+def stages_of(k):
+    """Of 128, by fours."""
+    return -(-k // 512) * 4
+
+
 def check_plan(hopper, sizes, clusters=CLUSTERS):
     plan = hopper.Plan(sizes, clusters)
     config = plan.config
@@ -54,7 +59,7 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     for g, (m, n, k, _) in enumerate(sizes):
         assert plan.numbers[4 + 4 * g : 8 + 4 * g] == [m, n, k, at]
         begin.append(at)
-        at += -(-m // config.heights[g]) * -(-k // 128) * config.heights[g] * 256 // 1024
+        at += -(-m // config.heights[g]) * stages_of(k) * config.heights[g] * 256 // 1024
     assert (parts_at, plan.units.shape) == (at, (ctas, rounds, hopper.WIDEN_WARPS, 8))
     check_table(hopper, plan, sizes, columns)
     check_units(hopper, plan, sizes, columns, begin)
@@ -71,9 +76,9 @@ def check_units(hopper, plan, sizes, columns, begin):
             head = packed >> 28
             most = config.head_stages(config.heights[g], hopper.scratches_of(sizes, config, len(units)))
             assert head == (min(most, stages) if at < columns else 0)
-            tile = begin[g] + token * -(-sizes[g][2] // 128) * 256 // 1024
+            tile = begin[g] + token * stages_of(sizes[g][2]) * 256 // 1024
             loaded = units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
-            wanted |= {unit for unit in loaded if unit[5] & 255}  # of no tokens: zeros for ever
+            wanted |= {unit for unit in loaded if unit[5] & 255 and unit[5] >> 8 & 255}  # else zeros for ever
             heads[at % columns] += [
                 {(*unit[:5], unit[5] + (i << 24), *unit[6:]) for unit in found}
                 for i in range(head)
@@ -128,7 +133,7 @@ def units_of_tile(config, sizes, g, token_0, stages, at, first):
             target = at + (stage - first) * config.heights[g] // 4 + row // 4
             tokens, atoms, rows = (
                 min(max(m - token, 0), 16),
-                min(k // 64 - 2 * stage, 2),
+                min(max(k // 64 - 2 * stage, 0), 2),
                 min(16, config.heights[g] - row),
             )
             sizes_word = tokens + (atoms << 8) + (rows << 16)
@@ -161,7 +166,7 @@ def check_table(hopper, plan, sizes, columns):
     for at, (g, row, token, packed, stage, stages, part, adds) in enumerate(plan.table):
         if g >= 0:
             assert plan.config.variants[packed & 7] == plan.config.heights[g] == (packed >> 3 & 31) * 8
-            assert stages > 0
+            assert stages > 0 and stages % 4 == stage % 4 == 0
             check_rows(plan, sizes[g][1], row, packed, plan.table[at + columns])
             tiles.setdefault((g, row, token), []).append((stage, stages, part, adds))
             if adds == hopper.WRITES:
@@ -176,7 +181,7 @@ def check_table(hopper, plan, sizes, columns):
     for tile, found in tiles.items():
         found.sort()
         ends = [stage + stages for stage, stages, *_ in found]
-        assert [stage for stage, *_ in found] == [0, *ends[:-1]] and ends[-1] == -(-sizes[tile[0]][2] // 128)
+        assert [stage for stage, *_ in found] == [0, *ends[:-1]] and ends[-1] == stages_of(sizes[tile[0]][2])
         _, _, part, adds = found[0]
         assert adds == len(found) - 1
         parts = [written.pop(part + i) for i in range(adds)]
