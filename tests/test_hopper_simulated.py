@@ -139,11 +139,14 @@ def test_more_than_one_part(warpgroups: int, sizes: dict[str, Any], adds: list[i
     assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
 
 
-def broken(folder: Path, old: str, new: str) -> Path:
+def broken(folder: Path, *changes: str) -> Path:
+    """The submission with texts (each there once) replaced: old, new, old, new..."""
     source = PATH.read_text()
-    assert source.count(old) == 1
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
     path = folder / "broken.py"
-    path.write_text(source.replace(old, new))
+    path.write_text(source)
     return path
 
 
@@ -255,9 +258,9 @@ def test_a_tile_that_is_all_head_and_stored_where_others_tokens_are_widened(
     _, watched = run(PATH, change, case)
     assert watched.report.findings.codes() <= {"tile_partly_unread"}, watched.report.text()
     free = "        if i == segment.head - 1:\n            cute.arch.barrier(barrier_id=SCRATCH_IS_FREE"
-    path = broken(tmp_path, free, free.replace("segment.head - 1", "99"))
     asked = "tokens_full = is_complete(following.tokens_full, following.tokens_parity)"
-    path.write_text(path.read_text().replace(asked, "tokens_full = Int32(0)"))
+    never = free.replace("segment.head - 1", "99")
+    path = broken(tmp_path, free, never, asked, "tokens_full = Int32(0)")
     _, watched = run(path, change, case)
     assert ("shared_race" in watched.report.findings.codes()) == (warpgroups == 2)
 
