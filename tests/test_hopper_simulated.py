@@ -23,7 +23,7 @@ from evaluator.options import Options
 PATH = Path(__file__).parents[1] / "submissions" / "hopper.py"
 # Two tiles along the weights, tokens of two tiles, stages of K that are only half there or not at all
 SMALL = {"m": (72, 250), "n": (520, 128), "k": (192, 2112), "g": 2, "seed": 5}
-# One cluster that multiplies a head of five stages and five more
+# One cluster that multiplies a head of six stages and six more, the last two beyond K
 ONE_TILE = {"m": (40,), "n": (200,), "k": (1280,), "g": 1, "seed": 5}
 
 pytestmark = pytest.mark.heavy
