@@ -38,10 +38,10 @@ import ctypes
 import heapq
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from itertools import chain, combinations_with_replacement, pairwise, takewhile
+from itertools import accumulate, chain, combinations_with_replacement, islice, pairwise, takewhile
 
 import cutlass
 import cutlass.cute as cute
@@ -154,9 +154,10 @@ STORE_NS = 700, 6  # sums to C, and the first stage on its way
 WRITE_NS = 1100, 10  # sums to the workspace, likewise
 ADD_NS = 0, 14  # and from there
 MAX_TILES_TO_SEARCH = 1024
+MAX_LESS_EVEN = 24  # tilings with one taller tile that are tried
 LIMIT_STEP = 1.0025  # from one end that is tried to the next
 WORTH_CUTTING = 0.99  # of the time that whole tiles take: by less the model may err
-SLACK = 0.97  # a worker with so much of the limit is full: the rest is too little for a piece
+SLACK = 0.98  # a worker with so much of the limit is full: the rest is too little for a piece
 MAX_SET = 3  # whole tiles that are looked for together
 
 EVICT_FIRST = 0x12F0_0000_0000_0000
@@ -245,27 +246,24 @@ GEOMETRIES = (
 
 @dataclass(frozen=True)
 class Config:
-    """What the kernel is compiled for: who multiplies, and the tokens of a tile, group by group. narrow:
-    there are tiles in which not all warpgroups multiply."""
+    """What the kernel is compiled for: who multiplies, how many groups there are, and which heights (tokens)
+    tiles have, ascending. narrow: there are tiles in which not all warpgroups multiply."""
 
     geometry: Geometry
+    groups: int
     heights: tuple[int, ...]
     narrow: bool
 
     @property
-    def groups(self) -> int:
-        return len(self.heights)
-
-    @property
     def variants(self) -> tuple[int, ...]:
-        """Heights to choose from, ascending. At least two, where that is possible: without a branch between
-        them the compiler puts other instructions between the wgmmas of a group, which costs time."""
-        heights = set(self.heights)
-        return tuple(sorted(heights | {UNUSED_HEIGHT} if len(heights) == 1 else heights))
+        """Heights to choose from. At least two, where that is possible: without a branch between them the
+        compiler puts other instructions between the wgmmas of a group, which costs time."""
+        single = len(self.heights) == 1
+        return tuple(sorted({*self.heights, UNUSED_HEIGHT})) if single else self.heights
 
     @property
     def max_height(self) -> int:
-        return max(self.heights)
+        return self.heights[-1]
 
     def token_stages(self, height: int) -> int:
         """How many stages of tokens the ring holds, if all are of one height."""
@@ -670,7 +668,6 @@ class Group:
     m: Int32
     n: Int32
     atoms: Int32
-    height: Int32
     tokens: Int64
     a: Int64
     sfa: Int64
@@ -929,9 +926,9 @@ class Load:
 
 def load_of(config: Config, groups, segment: Segment, first: Int32, rank: Int32) -> list:
     group = pick(groups, segment.group)
-    stage_bytes, share = group.height * TOKEN_BYTES, group.height * (TOKEN_BYTES // CLUSTER)
-    stage = segment.token // group.height * group.stages + segment.stage + first
-    source = group.tokens + Int64(stage) * Int64(stage_bytes) + Int64(rank * share)
+    stage_bytes, share = segment.height * TOKEN_BYTES, segment.height * (TOKEN_BYTES // CLUSTER)
+    tile = Int64(segment.token) * Int64(group.stages * TOKEN_BYTES)
+    source = group.tokens + tile + Int64(segment.stage + first) * Int64(stage_bytes) + Int64(rank * share)
     depth = by_variant(config, segment.variant, config.token_stages)
     return [source, stage_bytes, share, first, segment.stages, depth, segment.crowd, segment.crowded]
 
@@ -1029,14 +1026,15 @@ def prefetch_plan(schedule, units_at, rounds):
 
 @cute.jit
 def publish_groups(groups, start: Int32):
-    """A warp: what varies by group to shared memory, where an index finds it in one instruction."""
-    lane = cute.arch.lane_idx()
-    group = pick(groups, lane)
-    place = group_place(start, lane)
-    if lane < len(groups):
-        store_vector("shared", place, [group.a, group.sfa], Int64)
-        store_vector("shared", place + 16, [group.c, packed_pair(group.m, group.n)], Int64)
-    cute.arch.barrier_arrive(barrier_id=GROUPS_ARE_THERE, number_of_threads=WIDENING_AND_ONE)
+    """All who widen: what varies by group to shared memory, where an index finds it in one instruction. (Each
+    warp takes others, for parameters come line by line.)"""
+    warp, lane = cute.arch.make_warp_uniform(cute.arch.warp_idx()), cute.arch.lane_idx()
+    for g in cutlass.range_constexpr(len(groups)):
+        if (warp == g % WIDEN_WARPS) & (lane == 0):
+            group, place = Group(*groups[g]), group_place(start, Int32(g))
+            store_vector("shared", place, [group.a, group.sfa], Int64)
+            store_vector("shared", place + 16, [group.c, packed_pair(group.m, group.n)], Int64)
+    cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=32 * WIDEN_WARPS)
 
 
 def group_place(start: Int32, group: Int32) -> Int32:
@@ -1049,14 +1047,15 @@ def output_of(start: Int32, group: Int32) -> Output:
     return Output(c, cute.arch.make_warp_uniform(m), cute.arch.make_warp_uniform(n))
 
 
-def unit_of(start: Int32, words) -> Unit:
+def unit_of(start: Int32, words, zero: Int32) -> Unit:
+    """zero: without which no address is known."""
     packed, values, upper_scales, lower_scales, target, sizes, token_bytes, _ = words
     row, quarter = place_of_lane()
     a, sfa = load_vector("shared", group_place(start, packed & 255), 2, Int64)
     tokens, atoms, rows = sizes & 255, sizes >> 8 & 255, sizes >> 16
     atom = quarter // 2
-    upper = a + Int64(values + row * token_bytes + quarter * 16)
-    of_lane = row * 16 + atom * ATOM_BYTES + quarter % 2 * 2
+    upper = a + Int64(values + row * token_bytes + quarter * 16 + zero)
+    of_lane = row * 16 + atom * ATOM_BYTES + quarter % 2 * 2 + zero
     return Unit(
         (upper, upper + Int64(token_bytes * SWIZZLE_ROWS)),
         (sfa + Int64(upper_scales + of_lane), sfa + Int64(lower_scales + of_lane)),
@@ -1104,10 +1103,12 @@ def fetch(unit):
 
 
 @cute.jit
-def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
-    """Widen, and put into the workspace as shared memory wants it (which turns rows per lane into lines for
-    all lanes), or else into the ring, as a piece of a stage of the head, which another warp sends on."""
-    lane = cute.arch.lane_idx()
+def widen_unit(fetched, number, widener):
+    """Widen a warp's unit, and put it into the workspace as shared memory wants it (which turns rows per lane
+    into lines for all lanes), or else into the ring, as a piece of a stage of the head, which another warp
+    sends on. number: of the unit among the warp's."""
+    lane, scratch, shared = cute.arch.lane_idx(), widener.scratch, widener.shared
+    exchanged = number < widener.shared_units
     target, rows, stage = fetched[-2], fetched[-1] & 255, fetched[-1] >> 8
     address = cutlass.select_(exchanged, scratch, shared.tokens.start + target * 1024)
     cute.arch.sync_warp()
@@ -1116,7 +1117,7 @@ def widen_unit(fetched, exchanged, workspace: Int64, scratch: Int32, shared):
         store_chunks(address + 2 * SWIZZLE_BYTES, fetched[5:10])
     if exchanged:
         cute.arch.sync_warp()
-        place = workspace + (Int64(target) * 1024 + Int64(lane * 16))
+        place = widener.workspace + (Int64(target) * 1024 + Int64(lane * 16))
         store_lines(place, scratch, lane, 0)
         if rows > SWIZZLE_ROWS:
             store_lines(place, scratch, lane, SCRATCH_BYTES // 2)
@@ -1151,45 +1152,76 @@ def announce_first(now):
         cute.arch.barrier_arrive(barrier_id=FIRST_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
 
 
+@dataclass(frozen=True)
+class Widener:
+    """A warp that widens tokens: where its units are (so many rounds of all warps), how many it has, and how
+    many of them, the first, are for all; where it widens these; the workspace; and shared memory."""
+
+    warp: Int32
+    units_at: Int64
+    rounds: Int32
+    all_units: Int32
+    shared_units: Int32
+    scratch: Int32
+    workspace: Int64
+    shared: Shared
+    start: Int32
+
+
 @cute.jit
-def widen_first(config: cutlass.Constexpr, rounds: Int32, units_at, units, workspace, shared, start):
+def widen_first(config: cutlass.Constexpr, groups, rounds: Int32, units_at, units, workspace, shared, start):
     """Three warpgroups of all CTAs: tokens to fp16, into the workspace; then of each cluster the head of its
     first tile, into the rings: it is multiplied while the grid meets and the other tokens are on their way.
-    Of each warp two units are on their way, and where the next two are. units: words of these four."""
+    units: words of the warp's first ones."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     scratch = scratch_of(config.geometry, warp, shared)
-    cute.arch.barrier(barrier_id=GROUPS_ARE_THERE, number_of_threads=WIDENING_AND_ONE)
-    count, shared_units = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
-    all_units = count >> 8
-    first = unit_of(start, units[0])
-    # With helpers, launches are short, and many CTAs come to the wait when it is over: what need not be done
-    # before is done after it, and an idle warp has all tokens fetched into L2.
+    publish_groups(groups, start)
+    all_units, shared_units = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
+    all_units = all_units >> 8
+    first = unit_of(start, units[0], Int32(0))
+    # With helpers an idle warp has all tokens fetched into L2.
     if cutlass.const_expr(config.geometry.helpers == 0):
-        second = unit_of(start, units[1])
         prefetch_source(first)
     cute.arch.cluster_wait()  # the other CTA's barriers are there
     cute.arch.griddepcontrol_wait()
-    even = fetch(first)
-    cute.arch.sync_warp()  # ptxas loads the first values first, then
-    if cutlass.const_expr(config.geometry.helpers > 0):
-        second = unit_of(start, units[1])
-    odd = fetch(second)
-    after_even, after_odd = units[2], units[3]
-    announce_tokens(shared_units == 0)
+    fetched = fetch(first)
+    if shared_units == 0:  # (No fence: it would wait for what is fetched.)
+        cute.arch.barrier_arrive(barrier_id=TOKENS_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
     announce_first(all_units == 0)
-    for i in cutlass.range(0, all_units, 2, unroll=1):
-        widen_unit(even, i < shared_units, workspace, scratch, shared)
-        announce_first(i == 0)
-        announce_tokens(i + 1 == shared_units)
-        if i + 2 < all_units:
-            even = fetch(unit_of(start, after_even))
-            after_even = unit_words(units_at, rounds, i + 4, warp)
-        if i + 1 < all_units:
-            widen_unit(odd, i + 1 < shared_units, workspace, scratch, shared)
-            announce_tokens(i + 2 == shared_units)
-        if i + 3 < all_units:
-            odd = fetch(unit_of(start, after_odd))
-            after_odd = unit_words(units_at, rounds, i + 5, warp)
+    if all_units > 0:
+        widener = Widener(warp, units_at, rounds, all_units, shared_units, scratch, workspace, shared, start)
+        widen_from(0, fetched, units, widener)
+
+
+@cute.jit
+def widen_from(number: cutlass.Constexpr, fetched, units, widener):
+    """A warp's units from a number on, whose values are on their way. The next one's follow when they have
+    come: ptxas has all of them counted by one scoreboard, so who waits for the first waits for all."""
+    last = cutlass.const_expr(number + 1 == len(units))
+    following = fetched
+    if cutlass.const_expr(not last):
+        following = fetch_after(fetched, widener.all_units > number + 1, widener.start, units[number + 1])
+    widen_unit(fetched, number, widener)
+    announce_first(number == 0)
+    announce_tokens(widener.shared_units == number + 1)
+    if cutlass.const_expr(not last):
+        if widener.all_units > number + 1:
+            widen_from(number + 1, following, units, widener)
+    else:
+        for i in cutlass.range(number + 1, widener.all_units, unroll=1):
+            words = unit_words(widener.units_at, widener.rounds, i, widener.warp)
+            widen_unit(fetch(unit_of(widener.start, words, Int32(0))), i, widener)
+            announce_tokens(widener.shared_units == i + 1)
+
+
+@cute.jit
+def fetch_after(fetched, needed, start, words):
+    """`fetch` for the unit of those words, if needed, as soon as the values fetched before have come."""
+    following = [Int32(0) for _ in fetched]
+    if needed:
+        zero = settled(fetched[0]) ^ fetched[0]
+        following = fetch(unit_of(start, words, zero))
+    return following
 
 
 def scratch_of(geometry: Geometry, warp: Int32, shared: Shared) -> Int32:
@@ -1608,6 +1640,16 @@ def init_barriers(geometry: Geometry, barriers: cute.Pointer) -> None:
         cute.arch.mbarrier_init(barriers + 1 + MAX_HEAD_STAGES + i, 1)
 
 
+@dsl_user_op
+def declare_cluster(*, loc=None, ip=None) -> None:
+    """The kernel's clusters, for ptxas too (`.reqnctapercluster`): else it asks a constant, from another line
+    than the parameters, whether there are any, and everything waits for that."""
+    operation = ir.InsertionPoint.current.block.owner
+    while "nvvm.reqntid" not in operation.attributes:
+        operation = operation.parent
+    operation.attributes["nvvm.cluster_dim"] = ir.Attribute.parse(f"array<i32 : {CLUSTER}, 1, 1>")
+
+
 @cute.kernel
 def grouped_gemm(
     config: cutlass.Constexpr,
@@ -1622,6 +1664,7 @@ def grouped_gemm(
     groups,
 ):
     """(What is read first comes first: it lies in one line of constant memory.)"""
+    declare_cluster()
     geometry = config.geometry
     registers, other_registers, widening_registers = geometry.registers
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
@@ -1657,7 +1700,6 @@ def grouped_gemm(
     elif warp == GROUPS_WARP:
         words, word = segment_words(schedule + zero, Int32(0)), head_word(heads_at + zero)
         cute.arch.setmaxregister_decrease(other_registers)
-        publish_groups(groups, start)
         cute.arch.cluster_wait()
         send_head(config, words, word, shared)
     elif warp == HEAD_WARP:
@@ -1671,14 +1713,14 @@ def grouped_gemm(
         units_at += zero
         units = [unit_words(units_at, rounds, Int32(i), warp) for i in range(4)]
         if warp < geometry.warps:
-            widen_first(config, rounds, units_at, units, workspace, shared, start)
+            widen_first(config, groups, rounds, units_at, units, workspace, shared, start)
             cute.arch.setmaxregister_increase(registers)
             hidden_zero = turns >> 31  # which the compiler does not know
             multiply_tiles(config, hidden_zero, parts, shared, start)
         else:
             if cutlass.const_expr(geometry.helpers > 0):
                 cute.arch.setmaxregister_decrease(widening_registers)
-                widen_first(config, rounds, units_at, units, workspace, shared, start)
+                widen_first(config, groups, rounds, units_at, units, workspace, shared, start)
 
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
@@ -1751,12 +1793,12 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
     numbers, (schedule, workspace, *addresses) = arguments
     ctas, turns, rounds, parts_at = numbers[:COMMON_NUMBERS]
     maps, groups = [], []
-    for g, height in enumerate(config.heights):
+    for g in cutlass.range_constexpr(config.groups):
         m, n, k, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
         a, b, sfa, sfb, c = addresses[GROUP_ADDRESSES * g :][:GROUP_ADDRESSES]
         maps += [encode_weights(config.geometry, b, n, k), encode_scales(config.geometry, sfb, n, k)]
         tokens = workspace + Int64(tokens_at) * 1024
-        groups.append((m, n, k // ATOM_K, Int32(height), tokens, a, sfa, c))
+        groups.append((m, n, k // ATOM_K, tokens, a, sfa, c))
     parts = workspace + Int64(parts_at) * 1024
     # Behind all segments the units of each CTA, then what it must know of a head.
     units_at = schedule + Int64(turns * (ctas // CLUSTER)) * (4 * SEGMENT_WORDS)
@@ -1812,17 +1854,51 @@ def stages_of(k: int) -> int:
     return -(-k // (STAGE * UNROLLED)) * UNROLLED
 
 
-def height_of(m: int, tiles: int) -> int:
-    """Tokens of a tile if a group's M tokens make so many tiles."""
-    return -(-m // (tiles * TOKENS_MULTIPLE)) * TOKENS_MULTIPLE
+Heights = tuple[int, ...]  # of a group's tiles, along its tokens
 
 
-def few_heights(heights: list[int]) -> tuple[int, ...]:
-    """At most MAX_VARIANTS different ones: the closest become one."""
-    while len(set(heights)) > MAX_VARIANTS:
-        low, high = min(pairwise(sorted(set(heights))), key=lambda pair: pair[1] / pair[0])
-        heights = [high if height == low else height for height in heights]
-    return tuple(heights)
+def even_heights(m: int, tiles: int) -> Heights:
+    """M tokens in so many tiles, none more than TOKENS_MULTIPLE taller than another."""
+    height, taller = divmod(-(-m // TOKENS_MULTIPLE), tiles)
+    return tuple((height + (i < taller)) * TOKENS_MULTIPLE for i in range(tiles))
+
+
+def with_a_taller_one(m: int, tiles: int) -> list[Heights]:
+    """Likewise, but one tile is taller than that."""
+    tallest = range(even_heights(m, tiles)[0] + TOKENS_MULTIPLE, min(m, MAX_TOKENS + 1), TOKENS_MULTIPLE)
+    others = ((height, even_heights(m - height, tiles - 1)) for height in tallest if tiles > 1)
+    return [(height, *rest) for height, rest in others if rest[-1] > 0]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Who multiplies, and the heights of the tiles of each group."""
+
+    geometry: Geometry
+    heights: tuple[Heights, ...]
+
+    @property
+    def different(self) -> tuple[int, ...]:
+        return tuple(sorted(set(chain.from_iterable(self.heights))))
+
+
+def tiling_of(geometry: Geometry, heights: list[Heights]) -> Tiling:
+    """With at most MAX_VARIANTS different heights: the closest become one."""
+    found = Tiling(geometry, tuple(heights))
+    while len(found.different) > MAX_VARIANTS:
+        low, high = min(pairwise(found.different), key=lambda pair: pair[1] / pair[0])
+        raised = (tuple(high if height == low else height for height in group) for group in found.heights)
+        found = Tiling(geometry, tuple(raised))
+    return found
+
+
+def tile_tokens(m: int, heights: Heights) -> list[tuple[int, int]]:
+    """First token and height of each tile. (Where heights were raised, fewer tiles may do.)"""
+    return [
+        (token, height)
+        for token, height in zip(accumulate((0, *heights[:-1])), heights, strict=True)
+        if token < m
+    ]
 
 
 @dataclass(frozen=True)
@@ -1866,15 +1942,15 @@ def warpgroups_of(rows: int, geometry: Geometry) -> int:
     return min(geometry.warpgroups, -(-rows // (CLUSTER * WARPGROUP_ROWS)))
 
 
-def tiles_of(sizes: Sizes, config: Config) -> list[Tile]:
+def tiles_of(sizes: Sizes, tiling: Tiling) -> list[Tile]:
     """Those with the same weights follow each other. In the last ones of a group as few warpgroups multiply
     as its rows need."""
-    geometry = config.geometry
+    geometry = tiling.geometry
     return [
         Tile(g, row, token, stages_of(k), height, warpgroups_of(n - row, geometry))
-        for g, ((m, n, k, _), height) in enumerate(zip(sizes, config.heights, strict=True))
+        for g, ((m, n, k, _), heights) in enumerate(zip(sizes, tiling.heights, strict=True))
         for row in range(0, n, geometry.tile_rows)
-        for token in range(0, m, height)
+        for token, height in tile_tokens(m, heights)
     ]
 
 
@@ -2103,11 +2179,9 @@ def crowds(config: Config, pieces: list[Piece]) -> list[tuple[int, int]]:
     return found
 
 
-def segments(
-    config: Config, pieces: list[list[Piece]], variants: list[int], scratches: int
-) -> list[list[tuple[int, ...]]]:
+def segments(config: Config, pieces: list[list[Piece]], scratches: int) -> list[list[tuple[int, ...]]]:
     """The schedule's entries, worker by worker. Who begins a tile completes it: the first part that it adds
-    starts where it stops. variants: of each group. scratches: warps that widen what others need."""
+    starts where it stops. scratches: warps that widen what others need."""
     places = part_places(pieces)
     numbers = {place: number for number, place in enumerate(places)}
     cuts = Counter(place[:3] for place in places)
@@ -2124,7 +2198,7 @@ def segments(
         elif piece.last < piece.tile.stages:
             part, adds = numbers[(*place, piece.last)], cuts[place]
         stages = piece.last - piece.first
-        packed = variants[piece.tile.group] | piece.tile.height // TOKENS_MULTIPLE << 3
+        packed = config.variants.index(piece.tile.height) | piece.tile.height // TOKENS_MULTIPLE << 3
         packed |= crowd << 8 | crowded << 16 | halves(after) << 24 | piece.tile.warpgroups << 26
         if is_first:
             packed |= min(config.head_stages(piece.tile.height, scratches), stages) << 28
@@ -2144,24 +2218,28 @@ class Plan:
 
     def __init__(self, sizes: Sizes, clusters: int) -> None:
         check_sizes(sizes)
-        self.config, pieces = choose(sizes, clusters)
-        heights, variants = self.config.heights, self.config.variants
+        tiling, pieces = choose(sizes, clusters)
+        self.config = config_of(sizes, tiling)
         self.expected = tuple(expected_tensors(*size[:3]) for size in sizes)
-        of_group = [variants.index(height) for height in heights]
-        scratches = scratches_of(sizes, self.config, len(pieces) * CLUSTER)
-        entries = segments(self.config, pieces, of_group, scratches)
+        entries = segments(self.config, pieces, scratches_of(sizes, tiling, len(pieces) * CLUSTER))
         turns = max(map(len, entries)) + 1
         per_group, begin, used = [], [], 1  # KB; the first one is the counter's
-        for (m, n, k, _), height in zip(sizes, heights, strict=True):
+        for (m, n, k, _), heights in zip(sizes, tiling.heights, strict=True):
             per_group += [m, n, k, used]
             begin.append(used)
-            used += -(-m // height) * stages_of(k) * height * TOKEN_BYTES // 1024
+            used += stages_of(k) * sum(height for _, height in tile_tokens(m, heights)) * TOKEN_BYTES // 1024
         self.units, self.heads = units(sizes, self.config, entries, begin)
         self.numbers = [len(entries) * CLUSTER, turns, self.units.shape[1], used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
         none = (-1, *[0] * (SEGMENT_WORDS - 1))
         self.table = [mine[turn] if turn < len(mine) else none for turn in range(turns) for mine in entries]
+
+
+def config_of(sizes: Sizes, tiling: Tiling) -> Config:
+    geometry = tiling.geometry
+    in_last = (warpgroups_of((n - 1) % geometry.tile_rows + 1, geometry) for _, n, _, _ in sizes)
+    return Config(geometry, len(sizes), tiling.different, min(in_last) < geometry.warpgroups)
 
 
 Entry = tuple[int, ...]  # of the schedule
@@ -2172,26 +2250,33 @@ def head_of(entry: Entry) -> int:
     return entry[3] >> 28
 
 
+def height_of(entry: Entry) -> int:
+    return (entry[3] >> 3 & 31) * TOKENS_MULTIPLE
+
+
+TilePlace = tuple[int, int, int]  # of a tile's tokens: group, first token, height
+
+
 def stage_units(height: int) -> int:
     return -(-height // WIDEN_TOKENS)
 
 
-def scratches_of(sizes: Sizes, config: Config, ctas: int) -> int:
+def scratches_of(sizes: Sizes, tiling: Tiling, ctas: int) -> int:
     """How many warps of a CTA at most widen what others need."""
     found = 0
-    for (m, _, k, _), height in zip(sizes, config.heights, strict=True):
-        found += -(-m // height) * stage_units(height) * stages_of(k)
+    for (m, _, k, _), heights in zip(sizes, tiling.heights, strict=True):
+        found += sum(stage_units(height) for _, height in tile_tokens(m, heights)) * stages_of(k)
     return min(-(-found // ctas), WIDEN_WARPS)
 
 
-def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Tensor:
-    """Units of a tile's stages (entry: as in the schedule), int32 (units, UNIT_WORDS): group; where values
-    and scales begin, in bytes, of scales also of the lower 8 tokens; where it goes, in KB (begin: the first
-    stage); tokens, scale atoms << 8 that there are, rows << 16; bytes of a token; 0."""
-    group, _, token_0, _, stage_0, stages, *_ = entry
+def units_of(sizes: Sizes, place: TilePlace, stages: range, begin: int) -> torch.Tensor:
+    """Units of some stages of a tile, int32 (units, UNIT_WORDS): group; where values and scales begin, in
+    bytes, of scales also of the lower 8 tokens; where it goes, in KB (begin: the first stage); tokens, scale
+    atoms << 8 that there are, rows << 16; bytes of a token; 0."""
+    group, token_0, height = place
     m, _, k, _ = sizes[group]
-    height, atoms = config.heights[group], k // ATOM_K
-    stage, token = torch.cartesian_prod(torch.arange(stages), torch.arange(0, height, WIDEN_TOKENS)).T
+    atoms, stage_0 = k // ATOM_K, stages[0]
+    stage, token = torch.cartesian_prod(torch.arange(len(stages)), torch.arange(0, height, WIDEN_TOKENS)).T
     target = begin + (stage * height + token) * TOKEN_BYTES // 1024
     rows = (height - token).clamp(max=WIDEN_TOKENS)
     token, stage = token_0 + token, stage_0 + stage
@@ -2212,25 +2297,24 @@ def units_of(sizes: Sizes, config: Config, entry: Entry, begin: int) -> torch.Te
     return torch.stack(columns, dim=1).to(torch.int32)
 
 
-def loaded_stages(config: Config, entries: list[list[Entry]]) -> dict[tuple[int, int], set[int]]:
-    """By group and first token of a tile, the stages that somebody loads: all but heads."""
-    loaded: dict[tuple[int, int], set[int]] = {}
-    for mine in entries:
-        for entry in mine:
-            group, _, token, _, stage, stages, *_ = entry
-            first = stage + head_of(entry)
-            loaded.setdefault((group, token), set()).update(range(first, stage + stages))
+def loaded_stages(entries: list[list[Entry]]) -> dict[TilePlace, set[int]]:
+    """The stages of tokens that somebody loads: all but heads."""
+    loaded: dict[TilePlace, set[int]] = {}
+    for entry in chain.from_iterable(entries):
+        group, _, token, _, stage, stages, *_ = entry
+        first = stage + head_of(entry)
+        loaded.setdefault((group, token, height_of(entry)), set()).update(range(first, stage + stages))
     return loaded
 
 
-def units_for_all(sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
+def units_for_all(sizes: Sizes, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
     """Units of the tokens that somebody loads. begin: of each group's in the workspace, in KB."""
     tiles = []
-    for (group, token), stages in sorted(loaded_stages(config, entries).items()):
-        k, height = sizes[group][2], config.heights[group]
-        at = begin[group] + token * stages_of(k) * TOKEN_BYTES // 1024
-        found = units_of(sizes, config, (group, 0, token, 0, 0, stages_of(k)), at)
-        by_stage = found.view(stages_of(k), stage_units(height), UNIT_WORDS)
+    for place, stages in sorted(loaded_stages(entries).items()):
+        group, token, height = place
+        of_tile = range(stages_of(sizes[group][2]))
+        found = units_of(sizes, place, of_tile, begin[group] + token * len(of_tile) * TOKEN_BYTES // 1024)
+        by_stage = found.view(len(of_tile), stage_units(height), UNIT_WORDS)
         tiles.append(by_stage[sorted(stages)].flatten(0, 1))
     found = torch.cat(tiles)
     tokens, atoms = found[:, 5] & 255, found[:, 5] >> 8 & 255
@@ -2271,8 +2355,9 @@ def deal(
     urgent = torch.bincount(number % ctas, minlength=ctas)
     exchanged = torch.zeros(ctas, HEAD_WORDS, dtype=torch.int32)
     for cluster, mine in enumerate(entries):
-        height, stages = config.heights[mine[0][0]], head_of(mine[0])
-        head = units_of(sizes, config, (*mine[0][:5], stages), 0)
+        group, _, token, _, first, *_ = mine[0]
+        height, stages = height_of(mine[0]), head_of(mine[0])
+        head = units_of(sizes, (group, token, height), range(first, first + stages), 0)
         head = head.view(stages, stage_units(height), UNIT_WORDS)
         head[..., 5] += torch.arange(stages, dtype=torch.int32)[:, None] << 24
         shares = shares_of_head(config, height, stages, int(urgent[cluster * CLUSTER]))
@@ -2296,7 +2381,7 @@ def units(
     sixth has << 24 the stage. begin: of each group's tokens in the workspace, in KB.
 
     And what each CTA must know of the head, as `deal` has it."""
-    for_all = units_for_all(sizes, config, entries, begin)
+    for_all = units_for_all(sizes, entries, begin)
     (cta, number, found), urgent, exchanged = deal(sizes, config, entries, for_all)
 
     # Warps take them by turns, first those that do not multiply; these alone go on after a while.
@@ -2319,29 +2404,38 @@ def units(
     return table, exchanged
 
 
-def choose(sizes: Sizes, workers: int) -> tuple[Config, list[list[Piece]]]:
+def choose(sizes: Sizes, workers: int) -> tuple[Tiling, list[list[Piece]]]:
     """Who multiplies, heights of the groups' tiles, and who does what. Tried are tiles of at most so many
-    tokens, those with the least work first."""
-    tried: dict[Config, list[Tile]] = {}
+    tokens, those with the least work first; of the best, also groups with one taller tile."""
+    tried: dict[Tiling, list[Tile]] = {}
     for geometry in GEOMETRIES:
-        in_last = (warpgroups_of((n - 1) % geometry.tile_rows + 1, geometry) for _, n, _, _ in sizes)
-        narrow = min(in_last) < geometry.warpgroups
         for limit in range(MAX_TOKENS, 32, -TOKENS_MULTIPLE):
-            heights = few_heights([height_of(m, -(-m // limit)) for m, _, _, _ in sizes])
-            config = Config(geometry, heights, narrow)
-            tiles = tiles_of(sizes, config)
+            tiling = tiling_of(geometry, [even_heights(m, -(-m // limit)) for m, _, _, _ in sizes])
+            tiles = tiles_of(sizes, tiling)
             if not tried or len(tiles) <= MAX_TILES_TO_SEARCH:
-                tried.setdefault(config, tiles)
+                tried.setdefault(tiling, tiles)
 
-    whole = {config: whole_tiles(tiles, workers) for config, tiles in tried.items()}
-    best = min(whole, key=lambda config: whole[config][0])
+    whole = {tiling: whole_tiles(tiles, workers) for tiling, tiles in tried.items()}
+    best = min(whole, key=lambda tiling: whole[tiling][0])
     end, pieces = whole[best]
     below = WORTH_CUTTING * end
-    for config, tiles in sorted(tried.items(), key=lambda item: least_ns(item[1], workers)):
+    for tiling, tiles in sorted(tried.items(), key=lambda item: least_ns(item[1], workers)):
         found = plan_tiles(tiles, workers, below) if len(tiles) <= MAX_TILES_TO_SEARCH else None
         if found:
-            best, (below, pieces) = config, found
+            best, (below, pieces) = tiling, found
+    if len(tried[best]) <= MAX_TILES_TO_SEARCH:
+        for tiling in islice(less_even(sizes, best), MAX_LESS_EVEN):
+            found = plan_tiles(tiles_of(sizes, tiling), workers, below)
+            if found:
+                best, (below, pieces) = tiling, found
     return best, pieces
+
+
+def less_even(sizes: Sizes, tiling: Tiling) -> Iterator[Tiling]:
+    """With one taller tile in one of the groups that have several."""
+    for g, heights in enumerate(tiling.heights):
+        for other in with_a_taller_one(sizes[g][0], len(heights)):
+            yield tiling_of(tiling.geometry, [*tiling.heights[:g], other, *tiling.heights[g + 1 :]])
 
 
 @lru_cache(maxsize=64)

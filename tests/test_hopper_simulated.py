@@ -334,8 +334,8 @@ def test_what_is_missing_between_ctas(tmp_path: Path, old: str, new: str, code: 
             "as constant (.nc)",
         ),
         (
-            "    cute.arch.griddepcontrol_wait()\n    even = fetch(first)\n",
-            "    even = fetch(first)\n    cute.arch.griddepcontrol_wait()\n",
+            "    cute.arch.griddepcontrol_wait()\n    fetched = fetch(first)\n",
+            "    fetched = fetch(first)\n    cute.arch.griddepcontrol_wait()\n",
             "nothing orders it",
         ),
         (

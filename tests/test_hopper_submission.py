@@ -52,6 +52,7 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     assert 1 <= columns <= clusters and len(plan.table) == turns * columns
     assert len(config.variants) <= hopper.MAX_VARIANTS
     assert all(height % 8 == 0 and 8 <= height <= hopper.MAX_TOKENS for height in config.heights)
+    assert config.heights == tuple(sorted(set(config.heights)))
     check_shared_memory(hopper, config)
 
     at = 1  # KB; the first one is the counter's
@@ -59,30 +60,55 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     for g, (m, n, k, _) in enumerate(sizes):
         assert plan.numbers[4 + 4 * g : 8 + 4 * g] == [m, n, k, at]
         begin.append(at)
-        at += -(-m // config.heights[g]) * stages_of(k) * config.heights[g] * 256 // 1024
+        at += sum(tiles_of(plan, g, m).values()) * stages_of(k) * 256 // 1024
     assert (parts_at, plan.units.shape) == (at, (ctas, rounds, hopper.WIDEN_WARPS, 8))
     check_table(hopper, plan, sizes, columns)
     check_units(hopper, plan, sizes, columns, begin)
     check_ring(hopper, plan, columns)
 
 
+def height_of(packed):
+    return (packed >> 3 & 31) * 8
+
+
+def tiles_of(plan, group, m):
+    """Heights of a group's tiles by first token: they follow each other, and all are needed."""
+    found = {token: height_of(packed) for g, _, token, packed, *_ in plan.table if g == group}
+    end = 0
+    for token in sorted(found):
+        assert token == end < m
+        end += found[token]
+    assert end >= m
+    assert all(height_of(packed) == found[token] for g, _, token, packed, *_ in plan.table if g == group)
+    return found
+
+
+def heights_of(plan, sizes):
+    return [
+        tuple(height for _, height in sorted(tiles_of(plan, g, m).items())) for g, (m, *_) in enumerate(sizes)
+    ]
+
+
 def check_units(hopper, plan, sizes, columns, begin):
     """All that is loaded from the workspace is put there once. The two CTAs of a cluster widen its head, and
     know of each stage what they get from each other."""
     config, units = plan.config, plan.units.tolist()
+    tiling = hopper.Tiling(config.geometry, tuple(heights_of(plan, sizes)))
+    scratches = hopper.scratches_of(sizes, tiling, len(units))
     wanted, heads = set(), [[] for _ in range(columns)]
     for at, (g, _, token, packed, stage, stages, *_) in enumerate(plan.table):
         if g >= 0:
             head = packed >> 28
-            most = config.head_stages(config.heights[g], hopper.scratches_of(sizes, config, len(units)))
+            height = height_of(packed)
+            most = config.head_stages(height, scratches)
             assert head == (min(most, stages) if at < columns else 0)
             tile = begin[g] + token * stages_of(sizes[g][2]) * 256 // 1024
-            loaded = units_of_tile(config, sizes, g, token, range(stage + head, stage + stages), tile, 0)
+            loaded = units_of_tile(height, sizes, g, token, range(stage + head, stage + stages), tile, 0)
             wanted |= {unit for unit in loaded if unit[5] & 255 and unit[5] >> 8 & 255}  # else zeros for ever
             heads[at % columns] += [
                 {(*unit[:5], unit[5] + (i << 24), *unit[6:]) for unit in found}
                 for i in range(head)
-                for found in [units_of_tile(config, sizes, g, token, [stage + i], 0, stage)]
+                for found in [units_of_tile(height, sizes, g, token, [stage + i], 0, stage)]
             ]
     shared = []
     for cluster in range(columns):
@@ -94,7 +120,7 @@ def check_units(hopper, plan, sizes, columns, begin):
                 count, for_all = mine[0][0] >> 8, mine[0][7]
                 assert not any(map(any, mine[max(count, 1) :]))  # nothing beyond them
                 place = (warp + config.geometry.helpers) % hopper.WIDEN_WARPS
-                assert for_all == 0 or place < hopper.scratches_of(sizes, config, len(units))
+                assert for_all == 0 or place < scratches
                 mine = [(unit[0] & 255, *unit[1:7]) for unit in mine[:count]]
                 shared += mine[:for_all]
                 assert len(own[-1] | set(mine[for_all:])) == len(own[-1]) + count - for_all
@@ -118,23 +144,23 @@ def check_head(words, own, head):
     assert not any(word[len(head) :] != [0] * (len(word) - len(head)) for word in words)
 
 
-def units_of_tile(config, sizes, g, token_0, stages, at, first):
+def units_of_tile(height, sizes, g, token_0, stages, at, first):
     """16 tokens x 128 of K each. Of a stage, 8 tokens (1 KB with the even blocks, 1 KB with the odd) follow
     each other. at: where stage `first` goes."""
     m, _, k, _ = sizes[g]
     found = set()
     for stage in stages:
-        for row in range(0, config.heights[g], 16):
+        for row in range(0, height, 16):
             token = token_0 + row
             scales = [
                 (t // 128 * (k // 64) + 2 * stage) * 512 + t % 32 * 16 + t // 32 % 4 * 4
                 for t in (token, token + 8)
             ]
-            target = at + (stage - first) * config.heights[g] // 4 + row // 4
+            target = at + (stage - first) * height // 4 + row // 4
             tokens, atoms, rows = (
                 min(max(m - token, 0), 16),
                 min(max(k // 64 - 2 * stage, 0), 2),
-                min(16, config.heights[g] - row),
+                min(16, height - row),
             )
             sizes_word = tokens + (atoms << 8) + (rows << 16)
             found.add((g, token * k // 2 + stage * 64, *scales, target, sizes_word, k // 2))
@@ -165,7 +191,7 @@ def check_table(hopper, plan, sizes, columns):
     tiles, written = {}, {}
     for at, (g, row, token, packed, stage, stages, part, adds) in enumerate(plan.table):
         if g >= 0:
-            assert plan.config.variants[packed & 7] == plan.config.heights[g] == (packed >> 3 & 31) * 8
+            assert plan.config.variants[packed & 7] == height_of(packed)
             assert stages > 0 and stages % 4 == stage % 4 == 0
             check_rows(plan, sizes[g][1], row, packed, plan.table[at + columns])
             tiles.setdefault((g, row, token), []).append((stage, stages, part, adds))
@@ -191,7 +217,7 @@ def check_table(hopper, plan, sizes, columns):
         (g, row, token)
         for g, (m, n, _, _) in enumerate(sizes)
         for row in range(0, n, plan.config.geometry.tile_rows)
-        for token in range(0, m, plan.config.heights[g])
+        for token in tiles_of(plan, g, m)
     }
 
 
@@ -216,7 +242,7 @@ def check_ring(hopper, plan, columns):
             if g < 0:
                 break
             crowd, crowded = packed >> 8 & 255, packed >> 16 & 255
-            size, full = plan.config.heights[g] * 256, plan.config.token_stages(plan.config.heights[g])
+            size, full = height_of(packed) * 256, plan.config.token_stages(height_of(packed))
             assert 1 <= crowd <= full == min(ring_bytes // size, hopper.MAX_TOKEN_STAGES)
             for i in range(stages):
                 at = 0 if at + size > ring_bytes else at
@@ -256,6 +282,35 @@ def test_few_rows_and_tokens_make_tiles_of_fewer_rows_and_more_tokens(hopper, si
 
 def test_a_plan_that_cuts_tiles_is_the_best_for_the_first_benchmark(hopper):
     assert hopper.WRITES in [adds for *_, adds in hopper.Plan(BENCHMARKS[0], CLUSTERS).table]
+
+
+def test_a_group_with_one_taller_tile_makes_use_of_clusters_that_whole_tiles_leave_idle(hopper):
+    """Of benchmark 3's 320 tokens: 36 even tiles and the other group's 24 are 60 for 66 clusters."""
+    plan = hopper.Plan(BENCHMARKS[2], CLUSTERS)
+    assert heights_of(plan, BENCHMARKS[2]) == [(96, 96), (128, 96, 96)]
+    assert {height_of(packed) for _, _, _, packed, *_, adds in plan.table if adds} == {128}
+
+
+@given(m=st.integers(1, 3000), tiles=st.integers(1, 20))
+def test_heights_of_a_groups_tiles(hopper, m, tiles):
+    if m <= (tiles - 1) * 8:
+        return  # more tiles than eights
+    even = hopper.even_heights(m, tiles)
+    assert sum(even) == -(-m // 8) * 8 and max(even) - min(even) in (0, 8) and even[0] == max(even)
+    for heights in hopper.with_a_taller_one(m, tiles):
+        assert sum(heights) == sum(even) and len(heights) == tiles and min(heights) > 0
+        assert even[0] < heights[0] <= hopper.MAX_TOKENS
+        assert heights[0] > max(heights[1:]) <= min(heights[1:]) + 8
+
+
+@given(ms=st.lists(st.integers(1, 1500), min_size=1, max_size=12))
+def test_few_heights_still_cover_all_tokens(hopper, ms):
+    tiling = hopper.tiling_of(hopper.GEOMETRIES[0], [hopper.even_heights(m, -(-m // 96)) for m in ms])
+    assert len(tiling.different) <= hopper.MAX_VARIANTS
+    for m, heights in zip(ms, tiling.heights, strict=True):
+        ends = [token + height for token, height in hopper.tile_tokens(m, heights)]
+        assert [token for token, _ in hopper.tile_tokens(m, heights)] == [0, *ends[:-1]]
+        assert ends[-1] >= m and all(end < m for end in ends[:-1])
 
 
 @pytest.mark.parametrize(
