@@ -101,6 +101,8 @@ WEIGHT_STAGES = UNROLLED
 EARLY_STAGES = 2  # of weights: fetched into L2 before the previous launch has ended, and loaded before tokens
 MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
+COUNTED_PER_LAUNCH = 1024  # by all CTAs when the grid meets: a power of two, at least their number
+
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
@@ -517,25 +519,25 @@ def prefetch(address: Int64, *, loc=None, ip=None) -> None:
 
 
 @dsl_user_op
-def arrivals_when_all_met(counter: Int64, ctas: Int32, *, loc=None, ip=None) -> Int32:
-    """What the counter will say. It grows by `ctas` with each launch; this CTA has not arrived yet."""
+def count_when_all_met(counter: Int64, *, loc=None, ip=None) -> Int32:
+    """What the counter will say. It grows by COUNTED_PER_LAUNCH; this CTA has not arrived yet."""
     text = (
-        "{ .reg .b32 seen; ld.relaxed.gpu.global.b32 seen, [$1]; div.u32 seen, seen, $2;"
-        " mad.lo.u32 $0, seen, $2, $2; }"
+        "{ .reg .b32 seen; ld.relaxed.gpu.global.b32 seen, [$1];"
+        f" or.b32 seen, seen, {COUNTED_PER_LAUNCH - 1}; add.s32 $0, seen, 1; }}"
     )
-    return Int32(ptx(text, "=r,l,r", [counter, ctas], Int32.mlir_type, loc=loc, ip=ip))
+    return Int32(ptx(text, "=r,l", [counter], Int32.mlir_type, loc=loc, ip=ip))
 
 
 @dsl_user_op
-def meet_grid(counter: Int64, all_met: Int32, *, loc=None, ip=None) -> None:
-    """One thread of each CTA, after a barrier of the CTA: until those of all CTAs are here. What their
-    CTAs wrote before may then be read, by bulk copies if a proxy fence followed the writes."""
+def meet_grid(counter: Int64, count: Int32, all_met: Int32, *, loc=None, ip=None) -> None:
+    """One thread of each CTA, after a barrier of the CTA, counts for so many and waits for those of all CTAs.
+    What their CTAs wrote before may then be read, by bulk copies if a proxy fence followed the writes."""
     text = (
-        "{ .reg .pred more; .reg .b32 seen; red.release.gpu.global.add.u32 [$0], 1;"
-        " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $1; setp.lt.s32 more, seen, 0;"
+        "{ .reg .pred more; .reg .b32 seen; red.release.gpu.global.add.u32 [$0], $1;"
+        " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $2; setp.lt.s32 more, seen, 0;"
         " @more bra AGAIN; }"
     )
-    ptx(text, "l,r", [counter, all_met], loc=loc, ip=ip)
+    ptx(text, "l,r,r", [counter, count, all_met], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -940,7 +942,9 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     (It is short, for it shares a scheduler with warps that multiply, and all others wait for those: the plan
     says how many stages fit into the ring. A `bar.sync`, not a `bar.warp.sync`, follows the branch that one
     lane takes: else the compiler keeps nothing of the loop in uniform registers.)"""
-    all_met = arrivals_when_all_met(counter, cute.arch.grid_dim()[0])
+    all_met, ctas = count_when_all_met(counter), cute.arch.grid_dim()[0]
+    # Together they count a power of two: else it would not come out even when the counter overflows.
+    count = cutlass.select_(cute.arch.block_idx()[0] == 0, COUNTED_PER_LAUNCH + 1 - ctas, Int32(1))
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     segment = Segment(*as_segment(config, words))
     words = segment_words(schedule, cutlass.min(Int32(1), turns - 1))
@@ -950,7 +954,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
     cute.arch.barrier_arrive(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
     with cute.arch.elect_one():
-        meet_grid(counter, all_met)
+        meet_grid(counter, count, all_met)
     cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
     for turn in cutlass.range(turns, unroll=1):
         load = Load(*current)
@@ -2083,7 +2087,9 @@ def pack(tiles: list[Tile], workers: int, limit: float, sets: Sets) -> list[list
     if all(cut(tile, crew, limit) for tile in rest):
         for worker in crew:  # a head of many tokens lasts longer
             worker.others.sort(key=lambda piece: (piece.last < piece.tile.stages, -piece.tile.height))
-        return [worker.writes + worker.others for worker in crew if worker.writes or worker.others]
+        # Clusters with the highest numbers begin last: theirs is the least work.
+        pieces = (worker.writes + worker.others for worker in crew if worker.writes or worker.others)
+        return sorted(pieces, key=lambda mine: -sum(piece.ns for piece in mine))
     return None
 
 

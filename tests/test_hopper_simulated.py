@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import reference
 from b200sim.device import SimulatedDevice
@@ -308,7 +309,7 @@ def test_a_stage_loaded_where_another_still_is(tmp_path: Path, old: str, new: st
     ("old", "new", "code", "right"),
     [
         ("        global_proxy_fence()\n", "", "proxy_fence_missing", True),
-        ("meet_grid(counter, all_met)", "pass", "global_read_unordered", False),
+        ("meet_grid(counter, count, all_met)", "pass", "global_read_unordered", False),
         ("        await_flag(flag)\n", "", "global_read_unordered", True),
         ("st.release.gpu.global.b32", "st.relaxed.gpu.global.b32", "global_read_unordered", True),
     ],
@@ -367,3 +368,23 @@ def test_a_second_launch_finds_flags_and_counter_as_it_needs_them() -> None:
             with device.paused():
                 assert reference.check_implementation(data, output) == (True, "")
     assert len({launch.grid for launch in device.launches}) == 1 and len(device.launches) == 3
+
+
+def test_the_counter_with_which_the_grid_meets_may_overflow() -> None:
+    """After 2^22 launches. (If all CTAs counted alike, it would not come out even, and the grid hang.)"""
+    with SimulatedDevice(gpu=H200, time_limit=120) as device:
+        module = load(PATH)
+        cut(module)
+        sizes = tuple((m, n, k, 1) for m, n, k in zip(SMALL["m"], SMALL["n"], SMALL["k"], strict=True))
+        _, _, workspace = module.planned(sizes, torch.cuda.current_device())
+        counter = workspace[:4].view(torch.int32)
+        counter.fill_(-module.COUNTED_PER_LAUNCH)
+        for seed in (1, 2):
+            with device.paused():
+                data = problem.on_device(
+                    device, reference.generate_input(**SMALL | {"seed": seed}, device="cpu")
+                )
+            output = module.custom_kernel(data)
+            with device.paused():
+                assert reference.check_implementation(data, output) == (True, "")
+        assert counter.cpu().item() == module.COUNTED_PER_LAUNCH
