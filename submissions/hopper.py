@@ -868,10 +868,9 @@ def weight_boxes(descriptors: Int64, group: Int32, row: Int32, stage: Int32) -> 
 def prefetch_weights(config: cutlass.Constexpr, words, descriptors):
     """The first stages, while the previous launch ends. words: of the first segment."""
     segment = Segment(*as_segment(config, words))
-    group = cutlass.max(segment.group, 0)  # if there is no segment, something else
     with cute.arch.elect_one():
         for i in cutlass.range_constexpr(EARLY_STAGES):
-            for box in weight_boxes(descriptors, group, segment.row, segment.stage + i):
+            for box in weight_boxes(descriptors, segment.group, segment.row, segment.stage + i):
                 prefetch_box(*box)
 
 
@@ -903,10 +902,7 @@ def load_weights(config: cutlass.Constexpr, schedule, words, descriptors, ring, 
             loaded += 1
         current = as_segment(config, words)
         publish_segment(start, turn, words)
-    if loaded <= EARLY_STAGES:
-        cute.arch.barrier(barrier_id=FIRST_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
-    if loaded >= WEIGHT_STAGES:
-        ring.await_empty(loaded - WEIGHT_STAGES)
+    ring.await_empty(loaded - WEIGHT_STAGES)
     with cute.arch.elect_one():
         arrive(ring.full + ring.place(loaded) * 8)
 
@@ -1278,8 +1274,6 @@ def hand_head_on(config: cutlass.Constexpr, words, shared):
         wait(shared.head + i * 8, Int32(0))
         with cute.arch.elect_one():
             arrive(shared.tokens.full + i * 8)
-    if segment.head == 0:
-        cute.arch.barrier(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
 
 
 def store_chunks(address: Int32, fetched: list[Int32]) -> None:
