@@ -106,8 +106,8 @@ COUNTED_PER_LAUNCH = 1024  # by all CTAs when the grid meets: a power of two, at
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
-GROUPS_WARP = TOKENS_WARP + 1  # puts what varies by group into shared memory, then sends its share of a head
-HEAD_WARP = GROUPS_WARP + 1  # hands a head on to those who multiply
+SEND_WARP = TOKENS_WARP + 1  # sends its CTA's share of a head to the other one
+HEAD_WARP = SEND_WARP + 1  # hands a head on to those who multiply
 LOAD_WARPS = 4
 THREADS = 32 * (WIDEN_WARPS + LOAD_WARPS)
 
@@ -1695,7 +1695,7 @@ def grouped_gemm(
         cute.arch.griddepcontrol_wait()
         load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
         prefetch_plan(schedule, units_at, rounds)
-    elif warp == GROUPS_WARP:
+    elif warp == SEND_WARP:
         words, word = segment_words(schedule + zero, Int32(0)), head_word(heads_at + zero)
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.cluster_wait()

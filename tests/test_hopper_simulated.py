@@ -355,18 +355,20 @@ def test_inputs_read_while_the_previous_launch_may_write_them(
     assert found and all(words in finding.message for finding in found)
 
 
+def check_call(device: SimulatedDevice, module: ModuleType, case: dict[str, Any]) -> None:
+    with device.paused():
+        data = problem.on_device(device, reference.generate_input(**case, device="cpu"))
+    output = module.custom_kernel(data)
+    with device.paused():
+        assert reference.check_implementation(data, output) == (True, "")
+
+
 def test_a_second_launch_finds_flags_and_counter_as_it_needs_them() -> None:
     with SimulatedDevice(gpu=H200, time_limit=120) as device:
         module = load(PATH)
         cut(module)
         for seed in (1, 2, 3):
-            with device.paused():
-                data = problem.on_device(
-                    device, reference.generate_input(**SMALL | {"seed": seed}, device="cpu")
-                )
-            output = module.custom_kernel(data)
-            with device.paused():
-                assert reference.check_implementation(data, output) == (True, "")
+            check_call(device, module, SMALL | {"seed": seed})
     assert len({launch.grid for launch in device.launches}) == 1 and len(device.launches) == 3
 
 
@@ -380,11 +382,5 @@ def test_the_counter_with_which_the_grid_meets_may_overflow() -> None:
         counter = workspace[:4].view(torch.int32)
         counter.fill_(-module.COUNTED_PER_LAUNCH)
         for seed in (1, 2):
-            with device.paused():
-                data = problem.on_device(
-                    device, reference.generate_input(**SMALL | {"seed": seed}, device="cpu")
-                )
-            output = module.custom_kernel(data)
-            with device.paused():
-                assert reference.check_implementation(data, output) == (True, "")
+            check_call(device, module, SMALL | {"seed": seed})
         assert counter.cpu().item() == module.COUNTED_PER_LAUNCH
