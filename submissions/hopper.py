@@ -13,9 +13,10 @@ fp16. Hopper multiplies no 4-bit values, but e2m1 * e4m3 has six significant bit
   exact.
 * Tokens are needed by every row of tiles, so all CTAs together widen them once, into a workspace that holds
   them as shared memory wants them: swizzled, in tiles, in the order of K in which the weights come out. A
-  barrier of the grid follows (a counter in memory). What it takes is hidden: each cluster also widens the
-  head of its first tile, a few stages, for itself, and multiplies that meanwhile. Its two CTAs share that
-  work and send each other what they have, stage by stage. The plan says who widens what.
+  barrier of the grid follows (a counter in memory; another one for those who widen what is needed first).
+  What it takes is hidden: each cluster also widens the head of its first tile, a few stages, for itself, and
+  multiplies that meanwhile. Its two CTAs share that work and send each other what they have, stage by stage.
+  The plan says who widens what.
 * CTAs are persistent: two warps load (TMA), three warpgroups multiply, each 64 weight rows of the tile. While
   the tensor core works on 64 of K, the next 64 are widened. Stages go by fours: their places in shared memory
   are constants then, and K counts as if zeros made it a multiple of 512. The two CTAs of a cluster take
@@ -88,7 +89,7 @@ TOKEN_ROW_BYTES = 128
 TOKEN_BYTES = 2 * TOKEN_ROW_BYTES  # of a stage
 
 HEADER_BYTES = 2048  # mbarriers, then what varies by group, then segments
-GROUPS_AT = 320
+GROUPS_AT = 352
 GROUP_BYTES = 32  # where a, sfa and c are; m and n
 SEGMENTS_AT = GROUPS_AT + GROUP_BYTES * MAX_GROUPS  # those that are being worked on, by turns
 SEGMENTS = 8  # a power of two, more than WEIGHT_STAGES + 2
@@ -102,6 +103,7 @@ EARLY_STAGES = 2  # of weights: fetched into L2 before the previous launch has e
 MAX_ARRIVALS = 2**20 - 1  # of an mbarrier's phase
 
 COUNTED_PER_LAUNCH = 1024  # by all CTAs when the grid meets: a power of two, at least their number
+URGENT_AT = 512  # bytes behind that counter: the one of those who widen what is urgent
 
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
@@ -119,7 +121,8 @@ SCRATCH_BYTES = WIDEN_TOKENS * TOKEN_BYTES
 MAX_STAGE_UNITS = MAX_TOKENS // WIDEN_TOKENS
 MAX_HEAD_STAGES = 7  # three bits of a segment
 HEAD_WORDS = MAX_HEAD_STAGES + 1  # of a CTA in the plan: of each stage of a head one
-ROUNDS_OF_ALL = 2  # of units, until those go on alone who do not multiply
+WRITTEN_OUT = 4  # units of a warp of which each has its own code
+STAGES_OF_ALL = 2  # of a head: when they are widened, those go on alone who do not multiply
 
 # Named barriers; of how many threads those are in which all who widen meet one more warp
 WIDENING_AND_ONE = 32 * (WIDEN_WARPS + 1)
@@ -153,8 +156,8 @@ STEP_FIELD = 2 * MMA_K >> 4
 # Cost model for the plan, in ns, fitted to the times of phases of 132 CTAs on an H200 (stages within 4 %) and
 # to what whole plans took there; stages are below. Of the rest: least, and per token.
 STORE_NS = 700, 6  # sums to C, and the first stage on its way
-WRITE_NS = 1100, 10  # sums to the workspace, likewise
-ADD_NS = 0, 14  # and from there
+WRITE_NS = 500, 7  # sums to the workspace, likewise
+ADD_NS = 400, 12  # and from there
 MAX_TILES_TO_SEARCH = 1024
 MAX_LESS_EVEN = 24  # tilings with one taller tile that are tried
 LIMIT_STEP = 1.0025  # from one end that is tried to the next
@@ -271,13 +274,16 @@ class Config:
         """How many stages of tokens the ring holds, if all are of one height."""
         return min(self.geometry.token_ring_bytes // (height * TOKEN_BYTES), MAX_TOKEN_STAGES)
 
+    def room(self, scratches: int) -> int:
+        """In the ring of tokens, in bytes, beside that for widening what others need, by so many warps."""
+        beyond = max(0, scratches - self.geometry.staging_bytes // SCRATCH_BYTES)
+        return self.geometry.token_ring_bytes - beyond * SCRATCH_BYTES
+
     def head_stages(self, height: int, scratches: int) -> int:
         """How many of its first tile a CTA widens itself: to be busy until others' tokens are there, if there
         is room in the ring, beside that for widening what others need, by so many warps."""
-        beyond = max(0, scratches - self.geometry.staging_bytes // SCRATCH_BYTES)
-        room = self.geometry.token_ring_bytes - beyond * SCRATCH_BYTES
         stages = -(-self.geometry.head_ns // stage_ns(self.geometry.warpgroups, height))
-        return int(min(stages, room // (height * TOKEN_BYTES), MAX_HEAD_STAGES))
+        return int(min(stages, self.room(scratches) // (height * TOKEN_BYTES), MAX_HEAD_STAGES))
 
 
 # ---- PTX ---------------------------------------------------------------------------------------------------
@@ -529,21 +535,39 @@ def count_when_all_met(counter: Int64, *, loc=None, ip=None) -> Int32:
 
 
 @dsl_user_op
-def meet_grid(counter: Int64, count: Int32, all_met: Int32, *, loc=None, ip=None) -> None:
-    """One thread of each CTA, after a barrier of the CTA, counts for so many and waits for those of all CTAs.
-    What their CTAs wrote before may then be read, by bulk copies if a proxy fence followed the writes."""
+def fence_grid(*, loc=None, ip=None) -> None:
+    """Who sees what this thread writes next also sees what it wrote, or what others had written when it met
+    them. (It lasts until this CTA's loads by TMA are there: 1.5 us if they come from memory.)"""
+    ptx("fence.acq_rel.gpu;", "", loc=loc, ip=ip)
+
+
+@dsl_user_op
+def count_in(counter: Int64, count: Int32, urgent: Int32, *, loc=None, ip=None) -> None:
+    """As so many of all, and of those who widen what is urgent (if any). After `fence_grid`."""
     text = (
-        "{ .reg .pred more; .reg .b32 seen; red.release.gpu.global.add.u32 [$0], $1;"
-        " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $2; setp.lt.s32 more, seen, 0;"
+        "{ .reg .pred some; setp.ne.s32 some, $2, 0;"
+        f" @some red.relaxed.gpu.global.add.u32 [$0 + {URGENT_AT}], $2;"
+        " red.relaxed.gpu.global.add.u32 [$0], $1; }"
+    )
+    ptx(text, "l,r,r", [counter, count, urgent], loc=loc, ip=ip)
+
+
+@dsl_user_op
+def await_count(counter: Int64, all_met: Int32, *, loc=None, ip=None) -> None:
+    """Until all have counted. What they wrote before may then be read, by bulk copies if a proxy fence
+    followed the writes."""
+    text = (
+        "{ .reg .pred more; .reg .b32 seen;"
+        " AGAIN: ld.acquire.gpu.global.b32 seen, [$0]; sub.s32 seen, seen, $1; setp.lt.s32 more, seen, 0;"
         " @more bra AGAIN; }"
     )
-    ptx(text, "l,r,r", [counter, count, all_met], loc=loc, ip=ip)
+    ptx(text, "l,r", [counter, all_met], loc=loc, ip=ip)
 
 
 @dsl_user_op
 def raise_flag(flag: Int64, *, loc=None, ip=None) -> None:
-    """What the threads of this warp wrote, before they met, is there for who sees the flag."""
-    ptx("st.release.gpu.global.b32 [$0], 1;", "l", [flag], loc=loc, ip=ip)
+    """After `fence_grid`."""
+    ptx("st.relaxed.gpu.global.b32 [$0], 1;", "l", [flag], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -716,7 +740,8 @@ class Segment:
     other CTAs in the workspace, this one adds to its own; WRITES if it leaves its own there, as `part`.
     crowd, crowded: so many stages of tokens at most are in the ring while the first `crowded` are loaded.
     half_after: 1 if the next segment's rows begin in the middle of an atom of scales, else 0. warpgroups:
-    that multiply; the tile has 64 rows for each. head: so many stages of tokens the cluster widens itself."""
+    that multiply; the tile has 64 rows for each. head: so many stages of tokens the cluster widens itself.
+    urgent: 1 if the stage behind these is loaded before the grid has met, else 0."""
 
     group: Int32
     row: Int32
@@ -732,6 +757,7 @@ class Segment:
     half_after: Int32
     warpgroups: Int32
     head: Int32
+    urgent: Int32
 
 
 def entry_words(place: str, address) -> list[Int32]:
@@ -753,6 +779,16 @@ def segment_address(schedule: Int64, turn: Int32):
 
 
 @cute.jit
+def first_words(schedule: Int64, units_at: Int64, rounds: Int32, warp: Int32):
+    """What a warp must know first, on its way: its first unit, or the cluster's first segment. (Asked for
+    before the warps part, as the code to which they jump must also be fetched.)"""
+    place = segment_address(schedule, Int32(0))
+    if warp < WIDEN_WARPS:
+        place = unit_address(units_at, rounds, Int32(0), warp)
+    return entry_words("global", place + Int64(zero_of_lane()))
+
+
+@cute.jit
 def segment_words(schedule: Int64, turn: Int32):
     """A segment of this CTA's cluster, on its way."""
     return entry_words("global", segment_address(schedule, turn))
@@ -765,7 +801,7 @@ def as_segment(config: Config, words):
     warpgroups = packed >> 26 & 3
     row += rank * warpgroups * WARPGROUP_ROWS
     variant, height = packed & 7, (packed >> 3 & 31) * TOKENS_MULTIPLE
-    crowd, crowded, half_after = packed >> 8 & 255, packed >> 16 & 255, packed >> 24 + rank & 1
+    crowd, crowded, half_after = packed >> 8 & 15, packed >> 16 & 255, packed >> 24 + rank & 1
     part = part * CLUSTER + rank
     return [
         group,
@@ -782,6 +818,7 @@ def as_segment(config: Config, words):
         half_after,
         warpgroups,
         packed >> 28,
+        packed >> 12 & 1,
     ]
 
 
@@ -834,6 +871,8 @@ class Shared:
     nobody: Int32  # a barrier for which nobody waits, in its first phase for ever
     own: Int32  # and one for each stage of a head: its first phase ends when this CTA's share is there
     head: Int32  # and likewise, when the other CTA's is too
+    written: Int32  # a phase for each part of sums: it ends when the part is in the workspace
+    announced: Int32  # and likewise, when others may know
     staging: Int32  # of C
 
 
@@ -846,7 +885,9 @@ def shared_memory(geometry: Geometry, start: Int32) -> Shared:
     ):
         rings.append(Ring(depth, barriers, barriers + 8 * depth, place))
         barriers, place = barriers + 16 * depth, place + size
-    return Shared(*rings, barriers, barriers + 8, barriers + 8 + 8 * MAX_HEAD_STAGES, place)
+    own, head = barriers + 8, barriers + 8 + 8 * MAX_HEAD_STAGES
+    written = head + 8 * MAX_HEAD_STAGES
+    return Shared(*rings, barriers, own, head, written, written + 8, place)
 
 
 def placed(config: Config, at: Int32, size: Int32) -> Int32:
@@ -932,15 +973,20 @@ def load_of(config: Config, groups, segment: Segment, first: Int32, rank: Int32)
 
 
 @cute.jit
-def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, counter, ring):
-    """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet.
+def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, urgent_ctas, words, counter, ring):
+    """A warp keeps the ring of tokens full: each CTA of the cluster loads a share, for all. Before, all meet;
+    the first stage behind a head, which is urgent, needs only those who widen such (the first CTAs).
 
     (It is short, for it shares a scheduler with warps that multiply, and all others wait for those: the plan
     says how many stages fit into the ring. A `bar.sync`, not a `bar.warp.sync`, follows the branch that one
     lane takes: else the compiler keeps nothing of the loop in uniform registers.)"""
     all_met, ctas = count_when_all_met(counter), cute.arch.grid_dim()[0]
-    # Together they count a power of two: else it would not come out even when the counter overflows.
-    count = cutlass.select_(cute.arch.block_idx()[0] == 0, COUNTED_PER_LAUNCH + 1 - ctas, Int32(1))
+    # Together they count a power of two, the same for both counters: else it would not come out even when one
+    # overflows.
+    cta, urgent_ctas = cute.arch.block_idx()[0], cutlass.max(urgent_ctas, 1)
+    count = cutlass.select_(cta == 0, COUNTED_PER_LAUNCH + 1 - ctas, Int32(1))
+    urgent = cutlass.select_(cta < urgent_ctas, Int32(1), Int32(0))
+    urgent = cutlass.select_(cta == 0, COUNTED_PER_LAUNCH + 1 - urgent_ctas, urgent)
     rank = cute.arch.make_warp_uniform(cute.arch.block_idx_in_cluster())
     segment = Segment(*as_segment(config, words))
     words = segment_words(schedule, cutlass.min(Int32(1), turns - 1))
@@ -950,7 +996,23 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, words, count
     cute.arch.barrier(barrier_id=TOKENS_ARE_WIDE, number_of_threads=WIDENING_AND_ONE)
     cute.arch.barrier_arrive(barrier_id=SCRATCH_IS_FREE, number_of_threads=64)
     with cute.arch.elect_one():
-        meet_grid(counter, count, all_met)
+        fence_grid()
+        count_in(counter, count, urgent)
+    if segment.urgent > 0:
+        with cute.arch.elect_one():
+            await_count(counter + URGENT_AT, all_met)
+        cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
+        load = Load(*current)
+        full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * load.share
+        with cute.arch.elect_one():
+            expect(full, load.stage_bytes)
+            load_bytes_for_all(smem, load.source, load.share, full, EVICT_LAST)
+    current[0] += Int64(segment.urgent * current[1])
+    current[3] += segment.urgent
+    loaded += segment.urgent
+    at += segment.urgent * current[1]
+    with cute.arch.elect_one():
+        await_count(counter, all_met)
     cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
     for turn in cutlass.range(turns, unroll=1):
         load = Load(*current)
@@ -1001,16 +1063,23 @@ def place_of_lane() -> tuple[Int32, Int32]:
 
 
 def zero_of_lane() -> Int32:
-    """0, of which the compiler does not know that it is the same for all lanes."""
+    """0, of which the compiler does not know that it is the same for all lanes. (What is, ptxas moves to
+    uniform registers at once, and waits for it.)"""
     lane = cute.arch.lane_idx()
     return settled(lane) ^ lane
 
 
 @cute.jit
+def unit_address(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
+    """Of the warp's i-th unit in the plan."""
+    entry = (cute.arch.block_idx()[0] * rounds + i) * WIDEN_WARPS + warp
+    return units_at + Int64(entry) * (4 * UNIT_WORDS)
+
+
+@cute.jit
 def unit_words(units_at: Int64, rounds: Int32, i: Int32, warp: Int32):
-    """The warp's i-th unit of the plan (nothing beyond the last), on its way."""
-    entry = (cute.arch.block_idx()[0] * rounds + cutlass.min(i, rounds - 1)) * WIDEN_WARPS + warp
-    return entry_words("global", units_at + Int64(entry) * (4 * UNIT_WORDS))
+    """The warp's i-th unit (nothing beyond the last), on its way."""
+    return entry_words("global", unit_address(units_at, rounds, cutlass.min(i, rounds - 1), warp))
 
 
 @cute.jit
@@ -1169,16 +1238,19 @@ class Widener:
 
 
 @cute.jit
-def widen_first(config: cutlass.Constexpr, groups, rounds: Int32, units_at, units, workspace, shared, start):
+def widen_first(config: cutlass.Constexpr, groups, rounds: Int32, units_at, words, workspace, shared, start):
     """Three warpgroups of all CTAs: tokens to fp16, into the workspace; then of each cluster the head of its
     first tile, into the rings: it is multiplied while the grid meets and the other tokens are on their way.
-    units: words of the warp's first ones."""
+    words: of the warp's first unit."""
     warp = cute.arch.make_warp_uniform(cute.arch.warp_idx())
     scratch = scratch_of(config.geometry, warp, shared)
     publish_groups(groups, start)
-    all_units, shared_units = (cute.arch.make_warp_uniform(units[0][i]) for i in (0, UNIT_WORDS - 1))
+    all_units, shared_units = (cute.arch.make_warp_uniform(words[i]) for i in (0, UNIT_WORDS - 1))
     all_units = all_units >> 8
-    first = unit_of(start, units[0], Int32(0))
+    # (By their address these come later: else who waits for the first words waits for them all.)
+    others_at = units_at + Int64(settled(words[0]) ^ words[0])
+    units = [words, *[unit_words(others_at, rounds, Int32(i), warp) for i in range(1, WRITTEN_OUT)]]
+    first = unit_of(start, words, Int32(0))
     # With helpers an idle warp has all tokens fetched into L2.
     if cutlass.const_expr(config.geometry.helpers == 0):
         prefetch_source(first)
@@ -1355,12 +1427,12 @@ def multiply_tiles(config: cutlass.Constexpr, zero, parts, shared, start):
         if cutlass.const_expr(config.narrow):
             if thread.warpgroup < segment.warpgroups:
                 carried = multiply_segment(config, sums, segment, carried, thread, shared)
-                complete(config, sums, segment, parts, shared, start, thread)
+                complete(config, sums, segment, turn, parts, shared, start, thread)
             else:
                 carried = pass_segment(config, segment, carried, thread, shared)
         else:
             carried = multiply_segment(config, sums, segment, carried, thread, shared)
-            complete(config, sums, segment, parts, shared, start, thread)
+            complete(config, sums, segment, turn, parts, shared, start, thread)
         turn += 1
         current = published_segment(config, start, turn)
 
@@ -1469,11 +1541,11 @@ def pass_segment(config: cutlass.Constexpr, segment, carried, thread, shared):
 
 
 @cute.jit
-def complete(config: cutlass.Constexpr, sums, segment, parts, shared, start, thread):
+def complete(config: cutlass.Constexpr, sums, segment, turn, parts, shared, start, thread):
     """Sums to C, or to the workspace for another CTA, or first the others' to them."""
     warp, lane, height = thread.warp, thread.lane, segment.height
     if segment.adds == WRITES:
-        write_part(config, sums, height, parts, segment.part, warp, lane)
+        write_part(config, sums, height, parts, segment.part, turn, shared, warp, lane)
     else:
         if segment.adds > 0:
             add_parts(config, sums, height, parts, segment, warp, lane)
@@ -1540,14 +1612,40 @@ def part_place(config: cutlass.Constexpr, parts: Int64, part: Int32, warp: Int32
 
 
 @cute.jit
-def write_part(config: cutlass.Constexpr, sums, height, parts, part, warp, lane):
-    flag, place = part_place(config, parts, part, warp, lane)
+def write_part(config: cutlass.Constexpr, sums, height, parts, part, turn, shared, warp, lane):
+    """(Another warp announces it, for that takes a fence, which must await the next segment's loads.)"""
+    _, place = part_place(config, parts, part, warp, lane)
     for i in cutlass.range_constexpr(config.max_height // 8):
         if 8 * i < height:
             store_vector("global", place + i * PIECE_BYTES, [sums[4 * i + j] for j in range(4)], Float32)
+    if turn > 0:
+        wait(shared.announced, (turn - 1) & 1)
     cute.arch.sync_warp()
     if lane == 0:
-        raise_flag(flag)
+        arrive(shared.written)
+
+
+@cute.jit
+def announce_parts(config: cutlass.Constexpr, schedule, words, parts, shared):
+    """A warp: parts that this CTA has written, its first segments, may be read. words: of the first one."""
+    lane, turn = cute.arch.lane_idx(), Int32(0)
+    segment = Segment(*as_segment(config, words))
+    adds = segment.adds
+    while adds == WRITES:
+        warps = segment.warpgroups * 4
+        if (lane == 0) & (warps < config.geometry.warps):
+            arrive_often(shared.written, config.geometry.warps - warps)
+        wait(shared.written, turn & 1)
+        if lane < warps:
+            fence_grid()
+            flag, _ = part_place(config, parts, segment.part, lane, Int32(0))
+            raise_flag(flag)
+        cute.arch.sync_warp()
+        if lane == 0:
+            arrive(shared.announced)
+        turn += 1
+        segment = Segment(*as_segment(config, segment_words(schedule, turn)))
+        adds = segment.adds
 
 
 def load_part(address: Int64) -> list[Float32]:
@@ -1636,6 +1734,8 @@ def init_barriers(geometry: Geometry, barriers: cute.Pointer) -> None:
     for i in range(MAX_HEAD_STAGES):
         cute.arch.mbarrier_init(barriers + 1 + i, MAX_STAGE_UNITS + 1)
         cute.arch.mbarrier_init(barriers + 1 + MAX_HEAD_STAGES + i, 1)
+    cute.arch.mbarrier_init(barriers + 1 + 2 * MAX_HEAD_STAGES, geometry.warps)
+    cute.arch.mbarrier_init(barriers + 2 + 2 * MAX_HEAD_STAGES, 1)
 
 
 @dsl_user_op
@@ -1658,6 +1758,7 @@ def grouped_gemm(
     parts: Int64,
     turns: Int32,
     rounds: Int32,
+    urgent_ctas: Int32,
     descriptors,
     groups,
 ):
@@ -1671,17 +1772,15 @@ def grouped_gemm(
     # (The result of a shuffle: see `settled`.)
     start = cute.arch.make_warp_uniform(barriers.toint())
     shared = shared_memory(geometry, start)
+    words = first_words(schedule, units_at, rounds, warp)
 
     if warp == WEIGHTS_WARP:
         with cute.arch.elect_one():
             init_barriers(geometry, barriers)
             cute.arch.mbarrier_init_fence()
     cute.arch.griddepcontrol_launch_dependents()
-    # (What is the same for all lanes ptxas moves to uniform registers at once, and waits for it.)
-    zero = Int64(zero_of_lane())
     cute.arch.cluster_arrive_relaxed()
     if warp == WEIGHTS_WARP:
-        words = segment_words(schedule + zero, Int32(0))
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.sync_warp()  # all lanes see the barriers
         prefetch_weights(config, words, descriptors)
@@ -1689,36 +1788,33 @@ def grouped_gemm(
         load_weights(config, schedule, words, descriptors, shared.weights, start)
         cute.arch.cluster_wait()
     elif warp == TOKENS_WARP:
-        words = segment_words(schedule + zero, Int32(0))
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.cluster_wait()
         cute.arch.griddepcontrol_wait()
-        load_tokens(config, groups, schedule, turns, words, workspace, shared.tokens)
+        load_tokens(config, groups, schedule, turns, urgent_ctas, words, workspace, shared.tokens)
         prefetch_plan(schedule, units_at, rounds)
     elif warp == SEND_WARP:
-        words, word = segment_words(schedule + zero, Int32(0)), head_word(heads_at + zero)
+        word = head_word(heads_at)
         cute.arch.setmaxregister_decrease(other_registers)
         cute.arch.cluster_wait()
         send_head(config, words, word, shared)
+        announce_parts(config, schedule, words, parts, shared)
     elif warp == HEAD_WARP:
-        words = segment_words(schedule + zero, Int32(0))
         cute.arch.setmaxregister_decrease(other_registers)
         if cutlass.const_expr(geometry.helpers > 0):
             prefetch_tokens(groups)
         cute.arch.cluster_wait()
         hand_head_on(config, words, shared)
     else:
-        units_at += zero
-        units = [unit_words(units_at, rounds, Int32(i), warp) for i in range(4)]
         if warp < geometry.warps:
-            widen_first(config, groups, rounds, units_at, units, workspace, shared, start)
+            widen_first(config, groups, rounds, units_at, words, workspace, shared, start)
             cute.arch.setmaxregister_increase(registers)
             hidden_zero = turns >> 31  # which the compiler does not know
             multiply_tiles(config, hidden_zero, parts, shared, start)
         else:
             if cutlass.const_expr(geometry.helpers > 0):
                 cute.arch.setmaxregister_decrease(widening_registers)
-                widen_first(config, groups, rounds, units_at, units, workspace, shared, start)
+                widen_first(config, groups, rounds, units_at, words, workspace, shared, start)
 
 
 # ---- Compiled host code: descriptors and launch ------------------------------------------------------------
@@ -1753,7 +1849,7 @@ def encode_scales(geometry: Geometry, address: Int64, rows: Int32, k: Int32) -> 
     return atom
 
 
-COMMON_NUMBERS = 4  # CTAs, turns, rounds of units, KB of the workspace before parts
+COMMON_NUMBERS = 5  # CTAs, turns, rounds of units, CTAs with urgent ones, KB of the workspace before parts
 GROUP_NUMBERS = 4  # m, n, k, KB of the workspace before its tokens
 COMMON_ADDRESSES = 2  # schedule, workspace
 GROUP_ADDRESSES = 5  # a, b, sfa, sfb, c
@@ -1789,7 +1885,7 @@ class Arguments:
 @cute.jit
 def launch(config: cutlass.Constexpr, arguments: Arguments):
     numbers, (schedule, workspace, *addresses) = arguments
-    ctas, turns, rounds, parts_at = numbers[:COMMON_NUMBERS]
+    ctas, turns, rounds, urgent_ctas, parts_at = numbers[:COMMON_NUMBERS]
     maps, groups = [], []
     for g in cutlass.range_constexpr(config.groups):
         m, n, k, tokens_at = numbers[COMMON_NUMBERS + GROUP_NUMBERS * g :][:GROUP_NUMBERS]
@@ -1801,9 +1897,8 @@ def launch(config: cutlass.Constexpr, arguments: Arguments):
     # Behind all segments the units of each CTA, then what it must know of a head.
     units_at = schedule + Int64(turns * (ctas // CLUSTER)) * (4 * SEGMENT_WORDS)
     heads_at = units_at + Int64(ctas * rounds) * (WIDEN_WARPS * 4 * UNIT_WORDS)
-    grouped_gemm(
-        config, schedule, units_at, heads_at, workspace, parts, turns, rounds, tuple(maps), tuple(groups)
-    ).launch(
+    addresses = schedule, units_at, heads_at, workspace, parts
+    grouped_gemm(config, *addresses, turns, rounds, urgent_ctas, tuple(maps), tuple(groups)).launch(
         grid=(ctas, 1, 1),
         block=(THREADS, 1, 1),
         cluster=(CLUSTER, 1, 1),
@@ -2201,7 +2296,10 @@ def segments(config: Config, pieces: list[list[Piece]], scratches: int) -> list[
         packed = config.variants.index(piece.tile.height) | piece.tile.height // TOKENS_MULTIPLE << 3
         packed |= crowd << 8 | crowded << 16 | halves(after) << 24 | piece.tile.warpgroups << 26
         if is_first:
-            packed |= min(config.head_stages(piece.tile.height, scratches), stages) << 28
+            head = min(config.head_stages(piece.tile.height, scratches), stages)
+            # One stage more would come while the other CTA still widens for all.
+            fits = (head + 1) * piece.tile.height * TOKEN_BYTES <= config.room(scratches)
+            packed |= head << 28 | (fits and head < stages) << 12
         return (*place, packed, piece.first, stages, part, adds)
 
     return [
@@ -2228,8 +2326,8 @@ class Plan:
             per_group += [m, n, k, used]
             begin.append(used)
             used += stages_of(k) * sum(height for _, height in tile_tokens(m, heights)) * TOKEN_BYTES // 1024
-        self.units, self.heads = units(sizes, self.config, entries, begin)
-        self.numbers = [len(entries) * CLUSTER, turns, self.units.shape[1], used, *per_group]
+        self.units, self.heads, urgent_ctas = units(sizes, self.config, entries, begin)
+        self.numbers = [len(entries) * CLUSTER, turns, self.units.shape[1], urgent_ctas, used, *per_group]
         parts = parts_of(pieces) * CLUSTER
         self.workspace_bytes = used * 1024 + parts * part_bytes(self.config)
         none = (-1, *[0] * (SEGMENT_WORDS - 1))
@@ -2248,6 +2346,11 @@ Entry = tuple[int, ...]  # of the schedule
 def head_of(entry: Entry) -> int:
     """How many stages of its tokens the cluster widens itself."""
     return entry[3] >> 28
+
+
+def is_urgent(entry: Entry) -> bool:
+    """Whether the stage behind these is loaded before the grid has met."""
+    return bool(entry[3] >> 12 & 1)
 
 
 def height_of(entry: Entry) -> int:
@@ -2307,18 +2410,36 @@ def loaded_stages(entries: list[list[Entry]]) -> dict[TilePlace, set[int]]:
     return loaded
 
 
-def units_for_all(sizes: Sizes, entries: list[list[Entry]], begin: list[int]) -> torch.Tensor:
-    """Units of the tokens that somebody loads. begin: of each group's in the workspace, in KB."""
-    tiles = []
+def urgent_stages(entries: list[list[Entry]]) -> dict[TilePlace, set[int]]:
+    """Those of them that are loaded before the grid has met."""
+    urgent: dict[TilePlace, set[int]] = {}
+    for first in (mine[0] for mine in entries if is_urgent(mine[0])):
+        group, _, token, _, stage, *_ = first
+        urgent.setdefault((group, token, height_of(first)), set()).add(stage + head_of(first))
+    return urgent
+
+
+def units_for_all(sizes: Sizes, entries: list[list[Entry]], begin: list[int]) -> tuple[torch.Tensor, int]:
+    """Units of the tokens that somebody loads, first the urgent ones, and how many these are. begin: of each
+    group's in the workspace, in KB."""
+    urgent_of = urgent_stages(entries)
+    urgent, others = [], []
     for place, stages in sorted(loaded_stages(entries).items()):
         group, token, height = place
         of_tile = range(stages_of(sizes[group][2]))
         found = units_of(sizes, place, of_tile, begin[group] + token * len(of_tile) * TOKEN_BYTES // 1024)
         by_stage = found.view(len(of_tile), stage_units(height), UNIT_WORDS)
-        tiles.append(by_stage[sorted(stages)].flatten(0, 1))
-    found = torch.cat(tiles)
+        first = urgent_of.get(place, set())
+        urgent.append(by_stage[sorted(first)].flatten(0, 1))
+        others.append(by_stage[sorted(stages - first)].flatten(0, 1))
+    found = that_exist(torch.cat(urgent))
+    return torch.cat([found, that_exist(torch.cat(others))]), len(found)
+
+
+def that_exist(found: torch.Tensor) -> torch.Tensor:
+    """Without units beyond a group's tokens, or K: there the workspace stays zero."""
     tokens, atoms = found[:, 5] & 255, found[:, 5] >> 8 & 255
-    return found[(tokens > 0) & (atoms > 0)]  # what lies beyond a group's tokens, or K, stays zero
+    return found[(tokens > 0) & (atoms > 0)]
 
 
 def shares_of_head(config: Config, height: int, stages: int, others: int) -> list[list[list[int]]]:
@@ -2348,11 +2469,12 @@ def deal(
     sizes: Sizes, config: Config, entries: list[list[Entry]], for_all: torch.Tensor
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
     """Each unit's CTA, its number among that CTA's units, and its words: those for all by turns, then of each
-    cluster the head of its first segment. Of each CTA, how many are urgent: for all, or of a head's first
-    stage; and the `exchange_word`s, int32 (CTAs, HEAD_WORDS)."""
+    cluster the head of its first segment. How many of each CTA's units all warps take part in: those for all,
+    and of a head's first stages; and the `exchange_word`s, int32 (CTAs, HEAD_WORDS)."""
     ctas, number = len(entries) * CLUSTER, torch.arange(len(for_all))
     dealt = [(number % ctas, number // ctas, for_all)]
-    urgent = torch.bincount(number % ctas, minlength=ctas)
+    others = torch.bincount(number % ctas, minlength=ctas)
+    together = others.clone()
     exchanged = torch.zeros(ctas, HEAD_WORDS, dtype=torch.int32)
     for cluster, mine in enumerate(entries):
         group, _, token, _, first, *_ = mine[0]
@@ -2360,37 +2482,37 @@ def deal(
         head = units_of(sizes, (group, token, height), range(first, first + stages), 0)
         head = head.view(stages, stage_units(height), UNIT_WORDS)
         head[..., 5] += torch.arange(stages, dtype=torch.int32)[:, None] << 24
-        shares = shares_of_head(config, height, stages, int(urgent[cluster * CLUSTER]))
+        shares = shares_of_head(config, height, stages, int(others[cluster * CLUSTER]))
         for rank, share in enumerate(shares):
             cta = cluster * CLUSTER + rank
             found = torch.cat([stage[own] for stage, own in zip(head, share, strict=True)])
-            number = urgent[cta] + torch.arange(len(found))
+            number = others[cta] + torch.arange(len(found))
             dealt.append((torch.full_like(number, cta), number, found))
             for i, own in enumerate(share):
                 exchanged[cta, i] = exchange_word(height, own, shares[rank ^ 1][i])
-            urgent[cta] += len(share[0])
-    return tuple(torch.cat(parts) for parts in zip(*dealt, strict=True)), urgent, exchanged
+            together[cta] += sum(map(len, share[:STAGES_OF_ALL]))
+    return tuple(torch.cat(parts) for parts in zip(*dealt, strict=True)), together, exchanged
 
 
 def units(
     sizes: Sizes, config: Config, entries: list[list[Entry]], begin: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """What each warp widens, int32 (CTAs, rounds, WIDEN_WARPS, UNIT_WORDS): first its share of the tokens
     that somebody loads, for all, then its share of the head of its cluster's first segment. In a warp's first
     unit the first word has << 8 how many these are, the last one how many are for all; of a head's units the
     sixth has << 24 the stage. begin: of each group's tokens in the workspace, in KB.
 
-    And what each CTA must know of the head, as `deal` has it."""
-    for_all = units_for_all(sizes, entries, begin)
-    (cta, number, found), urgent, exchanged = deal(sizes, config, entries, for_all)
+    And what each CTA must know of the head, as `deal` has it; and how many CTAs widen what is urgent."""
+    for_all, urgent = units_for_all(sizes, entries, begin)
+    (cta, number, found), together, exchanged = deal(sizes, config, entries, for_all)
 
     # Warps take them by turns, first those that do not multiply; these alone go on after a while.
-    together = (-(-urgent // WIDEN_WARPS)).clamp(min=ROUNDS_OF_ALL)[cta]
-    left, takers = number - together * WIDEN_WARPS, config.geometry.helpers or WIDEN_WARPS
-    turn = torch.where(left < 0, number // WIDEN_WARPS, together + left // takers)
+    rounds_of_all = (-(-together // WIDEN_WARPS))[cta]
+    left, takers = number - rounds_of_all * WIDEN_WARPS, config.geometry.helpers or WIDEN_WARPS
+    turn = torch.where(left < 0, number // WIDEN_WARPS, rounds_of_all + left // takers)
     place = torch.where(left < 0, number % WIDEN_WARPS, left % takers)
     warp = (place + config.geometry.warps) % WIDEN_WARPS
-    ctas, rounds = len(urgent), int(turn.max()) + 1
+    ctas, rounds = len(together), int(turn.max()) + 1
     table = torch.zeros(ctas, rounds, WIDEN_WARPS, UNIT_WORDS, dtype=torch.int32)
     table[cta, turn, warp] = found
 
@@ -2401,7 +2523,7 @@ def units(
 
     table[:, 0, :, 0] += per_warp(len(found)) << 8
     table[:, 0, :, -1] = per_warp(len(for_all))
-    return table, exchanged
+    return table, exchanged, min(urgent, ctas)
 
 
 def choose(sizes: Sizes, workers: int) -> tuple[Tiling, list[list[Piece]]]:

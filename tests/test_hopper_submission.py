@@ -47,7 +47,7 @@ def stages_of(k):
 def check_plan(hopper, sizes, clusters=CLUSTERS):
     plan = hopper.Plan(sizes, clusters)
     config = plan.config
-    ctas, turns, rounds, parts_at = plan.numbers[:4]
+    ctas, turns, rounds, _, parts_at = plan.numbers[:5]
     columns = ctas // hopper.CLUSTER
     assert 1 <= columns <= clusters and len(plan.table) == turns * columns
     assert len(config.variants) <= hopper.MAX_VARIANTS
@@ -58,7 +58,7 @@ def check_plan(hopper, sizes, clusters=CLUSTERS):
     at = 1  # KB; the first one is the counter's
     begin = []
     for g, (m, n, k, _) in enumerate(sizes):
-        assert plan.numbers[4 + 4 * g : 8 + 4 * g] == [m, n, k, at]
+        assert plan.numbers[5 + 4 * g : 9 + 4 * g] == [m, n, k, at]
         begin.append(at)
         at += sum(tiles_of(plan, g, m).values()) * stages_of(k) * 256 // 1024
     assert (parts_at, plan.units.shape) == (at, (ctas, rounds, hopper.WIDEN_WARPS, 8))
@@ -90,12 +90,13 @@ def heights_of(plan, sizes):
 
 
 def check_units(hopper, plan, sizes, columns, begin):
-    """All that is loaded from the workspace is put there once. The two CTAs of a cluster widen its head, and
-    know of each stage what they get from each other."""
+    """All that is loaded from the workspace is put there once; by the first CTAs, if it is loaded before the
+    grid has met. The two CTAs of a cluster widen its head, and know of each stage what they get from each
+    other."""
     config, units = plan.config, plan.units.tolist()
     tiling = hopper.Tiling(config.geometry, tuple(heights_of(plan, sizes)))
     scratches = hopper.scratches_of(sizes, tiling, len(units))
-    wanted, heads = set(), [[] for _ in range(columns)]
+    wanted, urgent, heads = set(), set(), [[] for _ in range(columns)]
     for at, (g, _, token, packed, stage, stages, *_) in enumerate(plan.table):
         if g >= 0:
             head = packed >> 28
@@ -103,8 +104,15 @@ def check_units(hopper, plan, sizes, columns, begin):
             most = config.head_stages(height, scratches)
             assert head == (min(most, stages) if at < columns else 0)
             tile = begin[g] + token * stages_of(sizes[g][2]) * 256 // 1024
-            loaded = units_of_tile(height, sizes, g, token, range(stage + head, stage + stages), tile, 0)
-            wanted |= {unit for unit in loaded if unit[5] & 255 and unit[5] >> 8 & 255}  # else zeros for ever
+            if packed >> 12 & 1:  # it is there, and where neither CTA of the cluster may still widen for all
+                beyond = max(0, scratches * hopper.SCRATCH_BYTES - 2 * config.geometry.warpgroups * 4096)
+                assert at < columns and head < stages
+                assert (head + 1) * height * 256 + beyond <= config.geometry.token_ring_bytes
+            for found, last in ((wanted, stages), (urgent, head + (packed >> 12 & 1))):
+                loaded = units_of_tile(height, sizes, g, token, range(stage + head, stage + last), tile, 0)
+                found |= {
+                    unit for unit in loaded if unit[5] & 255 and unit[5] >> 8 & 255
+                }  # else zeros for ever
             heads[at % columns] += [
                 {(*unit[:5], unit[5] + (i << 24), *unit[6:]) for unit in found}
                 for i in range(head)
@@ -123,6 +131,7 @@ def check_units(hopper, plan, sizes, columns, begin):
                 assert for_all == 0 or place < scratches
                 mine = [(unit[0] & 255, *unit[1:7]) for unit in mine[:count]]
                 shared += mine[:for_all]
+                assert cta < plan.numbers[3] or not urgent & set(mine[:for_all])
                 assert len(own[-1] | set(mine[for_all:])) == len(own[-1]) + count - for_all
                 own[-1] |= set(mine[for_all:])
         check_head(plan.heads.tolist()[2 * cluster : 2 * cluster + 2], own, heads[cluster])
@@ -172,7 +181,7 @@ def check_shared_memory(hopper, config):
     rings = geometry.token_ring_bytes + hopper.WEIGHT_STAGES * geometry.slot_bytes
     staging = 2 * geometry.warpgroups * hopper.STAGING_BYTES
     assert hopper.HEADER_BYTES + rings + staging <= hopper.SMEM_BYTES
-    barriers = 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 1 + 2 * hopper.MAX_HEAD_STAGES
+    barriers = 2 * (hopper.MAX_TOKEN_STAGES + hopper.WEIGHT_STAGES) + 3 + 2 * hopper.MAX_HEAD_STAGES
     assert 8 * barriers <= hopper.GROUPS_AT
     assert hopper.GROUPS_AT + hopper.GROUP_BYTES * hopper.MAX_GROUPS <= hopper.SEGMENTS_AT
     assert hopper.SEGMENTS_AT + hopper.SEGMENTS * 4 * hopper.SEGMENT_WORDS <= hopper.HEADER_BYTES
@@ -201,7 +210,7 @@ def check_table(hopper, plan, sizes, columns):
                 assert all(entry[7] == hopper.WRITES for entry in plan.table[at % columns : at : columns])
                 written[part] = (g, row, token), stage
     assert sorted(written) == list(range(len(written)))
-    assert plan.workspace_bytes == plan.numbers[3] * 1024 + len(written) * hopper.CLUSTER * hopper.part_bytes(
+    assert plan.workspace_bytes == plan.numbers[4] * 1024 + len(written) * hopper.CLUSTER * hopper.part_bytes(
         plan.config
     )
     for tile, found in tiles.items():
@@ -241,7 +250,7 @@ def check_ring(hopper, plan, columns):
         for g, _, _, packed, _, stages, *_ in plan.table[first::columns]:
             if g < 0:
                 break
-            crowd, crowded = packed >> 8 & 255, packed >> 16 & 255
+            crowd, crowded = packed >> 8 & 15, packed >> 16 & 255
             size, full = height_of(packed) * 256, plan.config.token_stages(height_of(packed))
             assert 1 <= crowd <= full == min(ring_bytes // size, hopper.MAX_TOKEN_STAGES)
             for i in range(stages):
