@@ -998,19 +998,18 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, urgent_ctas,
     with cute.arch.elect_one():
         fence_grid()
         count_in(counter, count, urgent)
+    source, stage_bytes, share, _, *others = current
     if segment.urgent > 0:
         with cute.arch.elect_one():
             await_count(counter + URGENT_AT, all_met)
         cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
-        load = Load(*current)
-        full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * load.share
+        full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
         with cute.arch.elect_one():
-            expect(full, load.stage_bytes)
-            load_bytes_for_all(smem, load.source, load.share, full, EVICT_LAST)
-    current[0] += Int64(segment.urgent * current[1])
-    current[3] += segment.urgent
+            expect(full, stage_bytes)
+            load_bytes_for_all(smem, source, share, full, EVICT_LAST)
     loaded += segment.urgent
-    at += segment.urgent * current[1]
+    at += segment.urgent * stage_bytes
+    current = [source + Int64(segment.urgent * stage_bytes), stage_bytes, share, loaded, *others]
     with cute.arch.elect_one():
         await_count(counter, all_met)
     cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
@@ -2368,7 +2367,7 @@ def scratches_of(sizes: Sizes, tiling: Tiling, ctas: int) -> int:
     """How many warps of a CTA at most widen what others need."""
     found = 0
     for (m, _, k, _), heights in zip(sizes, tiling.heights, strict=True):
-        found += sum(stage_units(height) for _, height in tile_tokens(m, heights)) * stages_of(k)
+        found += sum(stage_units(height) for _, height in tile_tokens(m, heights)) * -(-k // STAGE)
     return min(-(-found // ctas), WIDEN_WARPS)
 
 
