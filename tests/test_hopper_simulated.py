@@ -345,8 +345,8 @@ def test_a_second_part_while_the_first_one_is_not_yet_announced(tmp_path: Path) 
         run(broken(tmp_path, "        wait(shared.written, turn & 1)\n", ""), change, case)
 
 
-# Two clusters: each widens a head of its tile and half of what is behind it, the first stage there first
-TWO_TILES = {"m": (40,), "n": (520,), "k": (2560,), "g": 1, "seed": 5}
+# Of each cluster's tile a head of six stages, then an urgent one and another
+TWO_TILES = {"m": (40,), "n": (520,), "k": (1024,), "g": 1, "seed": 5}
 
 
 @pytest.mark.parametrize("warpgroups", [2, 3])
