@@ -108,7 +108,7 @@ URGENT_AT = 512  # bytes behind that counter: the one of those who widen what is
 WIDEN_WARPS = 12  # three warpgroups: all of them, or the first two, multiply then
 WEIGHTS_WARP = WIDEN_WARPS  # loads weights
 TOKENS_WARP = WEIGHTS_WARP + 1  # loads tokens
-SEND_WARP = TOKENS_WARP + 1  # sends its CTA's share of a head to the other one
+SEND_WARP = TOKENS_WARP + 1  # sends its CTA's share of a head to the other one, then announces parts
 HEAD_WARP = SEND_WARP + 1  # hands a head on to those who multiply
 LOAD_WARPS = 4
 THREADS = 32 * (WIDEN_WARPS + LOAD_WARPS)
@@ -1003,10 +1003,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, urgent_ctas,
         with cute.arch.elect_one():
             await_count(counter + URGENT_AT, all_met)
         cute.arch.barrier(barrier_id=GRID_HAS_MET, number_of_threads=32)
-        full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
-        with cute.arch.elect_one():
-            expect(full, stage_bytes)
-            load_bytes_for_all(smem, source, share, full, EVICT_LAST)
+        load_share(ring, source, stage_bytes, share, loaded, at, rank)
     loaded += segment.urgent
     at += segment.urgent * stage_bytes
     current = [source + Int64(segment.urgent * stage_bytes), stage_bytes, share, loaded, *others]
@@ -1022,10 +1019,7 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, urgent_ctas,
                 ring.await_empty(emptied)
                 emptied += 1
             at = placed(config, at, load.stage_bytes)
-            full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * load.share
-            with cute.arch.elect_one():
-                expect(full, load.stage_bytes)
-                load_bytes_for_all(smem, source, load.share, full, EVICT_LAST)
+            load_share(ring, source, load.stage_bytes, load.share, loaded, at, rank)
             source += Int64(load.stage_bytes)
             at += load.stage_bytes
             loaded += 1
@@ -1034,6 +1028,15 @@ def load_tokens(config: cutlass.Constexpr, groups, schedule, turns, urgent_ctas,
     while emptied < loaded:  # No CTA may leave while the other one still arrives at its barriers.
         ring.await_empty(emptied)
         emptied += 1
+
+
+@cute.jit
+def load_share(ring, source, stage_bytes, share, loaded, at, rank):
+    """Of a stage of tokens, this CTA's share for all, when so many were loaded. The stage begins at `at`."""
+    full, smem = ring.full + ring.place(loaded) * 8, ring.start + at + rank * share
+    with cute.arch.elect_one():
+        expect(full, stage_bytes)
+        load_bytes_for_all(smem, source, share, full, EVICT_LAST)
 
 
 # ---- Device: tokens to fp16 --------------------------------------------------------------------------------
