@@ -145,6 +145,7 @@ ADD_BATCH = 12  # pieces under way at a time
 # would align products of subnormal values by their format's smallest exponent and cut others off too early.
 SIGNS = -0x77777778  # 0x88888888, of all eight values
 MAGNITUDES = 0x0E0E0E0E
+SELECT = 0xE2  # lop3: of the first where the second has ones, of the third elsewhere
 UPPER_BYTES = -0xFF0100  # 0xFF00FF00
 LIFT = 0x5800_5800  # 2^7, as two fp16
 BIAS = 2.0**14  # 2^7 for weights and tokens each
@@ -296,22 +297,21 @@ def ptx(text: str, constraints: str, operands=(), result: ir.Type | None = None,
     return llvm.inline_asm(result, values, text, constraints, has_side_effects=True, loc=loc, ip=ip)
 
 
-def pure(text: str, constraints: str, operands=(), *, loc=None, ip=None) -> Int32:
-    """Inline `text` that computes one 32-bit register and does nothing else."""
+def pure(text: str, constraints: str, operands=(), words: int = 1, *, loc=None, ip=None):
+    """Inline `text` that computes so many words and does nothing else: an Int32, or a list of them."""
     numbers = [Int32(operand) if isinstance(operand, int) else operand for operand in operands]
     values = [number.ir_value(loc=loc, ip=ip) for number in numbers]
-    result = llvm.inline_asm(
-        Int32.mlir_type, values, text, constraints, has_side_effects=False, loc=loc, ip=ip
-    )
-    return Int32(result)
+    kind = Int32.mlir_type if words == 1 else structure(["i32"] * words)
+    result = llvm.inline_asm(kind, values, text, constraints, has_side_effects=False, loc=loc, ip=ip)
+    return Int32(result) if words == 1 else fields(Int32, result, range(words), loc=loc, ip=ip)
 
 
-def structure(kind: str, count: int) -> ir.Type:
-    return ir.Type.parse(f"!llvm.struct<({', '.join([kind] * count)})>")
+def structure(kinds: list[str]) -> ir.Type:
+    return ir.Type.parse(f"!llvm.struct<({', '.join(kinds)})>")
 
 
-def fields(kind, result, count: int, *, loc=None, ip=None) -> list:
-    return [kind(llvm.extractvalue(kind.mlir_type, result, [i], loc=loc, ip=ip)) for i in range(count)]
+def fields(kind, result, indices: range, *, loc=None, ip=None) -> list:
+    return [kind(llvm.extractvalue(kind.mlir_type, result, [i], loc=loc, ip=ip)) for i in indices]
 
 
 REGISTERS = {Int32: ("b32", "r", "i32"), Int64: ("b64", "l", "i64"), Float32: ("f32", "f", "f32")}
@@ -324,8 +324,9 @@ def load_vector(place: str, address, count: int, kind=Int32, *, loc=None, ip=Non
     registers = ", ".join(f"${i}" for i in range(count))
     text = f"ld.{place}.v{count}.{name} {{{registers}}}, [${count}];"
     pointer = "l" if isinstance(address, Int64) else "r"
-    result = ptx(text, f"={letter}," * count + pointer, [address], structure(element, count), loc=loc, ip=ip)
-    return fields(kind, result, count, loc=loc, ip=ip)
+    results = structure([element] * count)
+    result = ptx(text, f"={letter}," * count + pointer, [address], results, loc=loc, ip=ip)
+    return fields(kind, result, range(count), loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -356,18 +357,6 @@ def store_word(address: Int32, word: Int32, *, loc=None, ip=None) -> None:
 def packed_pair(low: Int32, high: Int32, *, loc=None, ip=None) -> Int64:
     """Two registers as one of 64 bit."""
     return Int64(ptx("mov.b64 $0, {$1, $2};", "=l,r,r", [low, high], Int64.mlir_type, loc=loc, ip=ip))
-
-
-@dsl_user_op
-def select_bits(a: Int32, mask: int, b: Int32, *, loc=None, ip=None) -> Int32:
-    """a where the mask has ones, b elsewhere."""
-    return pure("lop3.b32 $0, $1, $2, $3, 0xE2;", "=r,r,r,r", [a, mask, b], loc=loc, ip=ip)
-
-
-@dsl_user_op
-def and_bits(a: Int32, b: int, *, loc=None, ip=None) -> Int32:
-    """(Opaque: of `(a & b) << 4` the compiler makes a second `and`.)"""
-    return pure("and.b32 $0, $1, $2;", "=r,r,r", [a, b], loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -585,45 +574,74 @@ def lower_flag(flag: Int64, *, loc=None, ip=None) -> None:
     ptx("st.relaxed.gpu.global.b32 [$0], 0;", "l", [flag], loc=loc, ip=ip)
 
 
+def upper_bytes_text(word: str, odd: str, even: str, signs: str) -> list[str]:
+    """`upper_bytes` of the word in a register into two, with the help of a fourth."""
+    return [
+        f"and.b32 {signs}, {word}, {SIGNS};",
+        f"shr.s32 {odd}, {word}, 3;",
+        f"lop3.b32 {odd}, {odd}, {MAGNITUDES}, {signs}, {SELECT};",
+        f"shl.b32 {even}, {word}, 1;",
+        f"shl.b32 {signs}, {signs}, 4;",
+        f"lop3.b32 {even}, {even}, {MAGNITUDES}, {signs}, {SELECT};",
+    ]
+
+
 @dsl_user_op
-def multiply(sums, weights, tokens: Int32, variant: Int32, variants, *, loc=None, ip=None) -> None:
+def upper_bytes_of(word: Int32, *, loc=None, ip=None) -> list[Int32]:
+    """Of odd and of even values."""
+    text = " ".join(["{ .reg .b32 signs;", *upper_bytes_text("$2", "$0", "$1", "signs"), "}"])
+    return pure(text, "=&r,=&r,r", [word], words=2, loc=loc, ip=ip)
+
+
+@dsl_user_op
+def multiply(sums, weights, tokens: Int32, variant: Int32, variants, packed=(), *, loc=None, ip=None) -> list:
     """A warpgroup: sums += weights @ tokens^T for 64 rows x variants[variant] tokens x 64 of K, later. On
     return the multiplication before this one is complete. sums: registers, a 64th of the fragment of
-    the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half.
+    the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half. packed: words of
+    eight e2m1; returned are their `upper_bytes`.
 
     The choice of the variant stays inside of one piece of assembly: the compiler then keeps the sums in
-    place. With a branch around each variant it runs the multiplications one by one.
+    place. With a branch around each variant it runs the multiplications one by one. What can be done while
+    the tensor cores take one wgmma after the other belongs here too: a warp waits for them otherwise.
     """
-    count = cute.size(sums)
-    first = 2 * count
-    descriptor = first + 4 * HALF_STEPS
+    count, words = cute.size(sums), 2 * len(packed)
+    operands = [*weights, tokens, variant, *packed]
+    # Results come first, then `sums` once more, then what is only read.
+    fours = [f"${count + i}" for i in range(words)]
+    names = [f"${2 * count + words + i}" for i in range(len(operands))]
+    descriptor, choice, *packed_words = names[len(weights) :]
+
+    def point_to(step: int) -> list[str]:
+        return [
+            f"add.s32 low{step}, {descriptor}, {step * STEP_FIELD};",
+            f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};",
+        ]
 
     def one(height: int) -> list[str]:
         registers = ", ".join(f"${i}" for i in range(height // 2))
         lines = ["wgmma.fence.sync.aligned;"]
         for step in range(HALF_STEPS):
-            a = ", ".join(f"${first + 4 * step + i}" for i in range(4))
+            a = ", ".join(names[4 * step : 4 * step + 4])
             lines.append(
                 f"wgmma.mma_async.sync.aligned.m64n{height}k16.f32.f16.f16 {{{registers}}}, {{{a}}}, d{step},"
                 " 1, 1, 1, 0;"
             )
+            lines += point_to(step + 1) if step + 1 < HALF_STEPS else []
+            for word in packed_words[step : step + 1]:
+                lines += upper_bytes_text(word, *fours[2 * step : 2 * step + 2], f"signs{step}")
         return [*lines, "wgmma.commit_group.sync.aligned;"]
 
     def choose() -> list[str]:
         """One jump, however many variants there are: a comparison takes 24 cycles until its jump."""
         labels = [f"IS{i}" for i in range(len(variants))]
-        lines = [f"HEIGHTS: .branchtargets {', '.join(labels)};", f"brx.idx.uni ${descriptor + 1}, HEIGHTS;"]
+        lines = [f"HEIGHTS: .branchtargets {', '.join(labels)};", f"brx.idx.uni {choice}, HEIGHTS;"]
         for label, height in zip(labels, variants, strict=True):
             lines += [f"{label}:", *one(height), "bra.uni END;"]
         return [*lines, "END:"]
 
-    lines = [f"{{ .reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>;"]
-    for step in range(HALF_STEPS):
-        lines.append(f"add.s32 low{step}, ${descriptor}, {step * STEP_FIELD};")
-        lines.append(f"mov.b64 d{step}, {{low{step}, {TOKENS_DESCRIPTOR >> 32}}};")
-    lines += [*choose(), "wgmma.wait_group.sync.aligned 1; }"]
-    operands = [*weights, tokens, variant]
-    update(sums, " ".join(lines), "r," * (4 * HALF_STEPS) + "r,r", operands, loc=loc, ip=ip)
+    declared = f".reg .b64 d<{HALF_STEPS}>; .reg .b32 low<{HALF_STEPS}>, signs<{HALF_STEPS}>;"
+    text = " ".join(["{", declared, *point_to(0), *choose(), "wgmma.wait_group.sync.aligned 1; }"])
+    return update(sums, text, ",".join("r" * len(operands)), operands, words, loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -632,15 +650,18 @@ def finish(sums, *, loc=None, ip=None) -> None:
     update(sums, "wgmma.wait_group.sync.aligned 0;", "", [], loc=loc, ip=ip)
 
 
-def update(sums, text: str, constraints: str, operands, *, loc=None, ip=None) -> None:
-    """Inline `text` with the registers of `sums` as its first operands, read and written."""
+def update(sums, text: str, constraints: str, operands, words: int = 0, *, loc=None, ip=None) -> list:
+    """Inline `text` with the registers of `sums` as its first operands, read and written, then so many words
+    that it writes and that are returned."""
     count = cute.size(sums)
     old = [sums[i] for i in range(count)]
     tied = ",".join(str(i) for i in range(count))
-    all_constraints = "=f," * count + tied + ("," + constraints if constraints else "")
-    result = ptx(text, all_constraints, [*old, *operands], structure("f32", count), loc=loc, ip=ip)
-    for i, value in enumerate(fields(Float32, result, count, loc=loc, ip=ip)):
+    all_constraints = "=f," * count + "=&r," * words + tied + ("," + constraints if constraints else "")
+    results = structure(["f32"] * count + ["i32"] * words)
+    result = ptx(text, all_constraints, [*old, *operands], results, loc=loc, ip=ip)
+    for i, value in enumerate(fields(Float32, result, range(count), loc=loc, ip=ip)):
         sums[i] = value
+    return fields(Int32, result, range(count, count + words), loc=loc, ip=ip)
 
 
 @dsl_user_op
@@ -664,17 +685,12 @@ def meet_warpgroup(warpgroup: Int32, *, loc=None, ip=None) -> None:
 
 def upper_bytes(words: list[Int32]) -> list[Int32]:
     """Of eight e2m1 in each word fp16's upper bytes, times 2^-14: of values 1, 3, 5, 7, and 0, 2, 4, 6."""
-    found = []
-    for word in words:
-        signs = and_bits(word, SIGNS)
-        found.append(select_bits(word >> 3, MAGNITUDES, signs))
-        found.append(select_bits(word << 1, MAGNITUDES, signs << 4))
-    return found
+    return [four for word in words for four in upper_bytes_of(word)]
 
 
 def scaled_pairs(fours: list[Int32], scales: Int32, half: int) -> list[Int32]:
     """The first and third, the second and fourth of four as fp16, times a half of `scales`."""
-    pairs = ((permute_bytes(four, 0, 0x2404), and_bits(four, UPPER_BYTES)) for four in fours)
+    pairs = ((permute_bytes(four, 0, 0x2404), four & UPPER_BYTES) for four in fours)
     return [scale_halves(pair, scales, half) for pair in chain.from_iterable(pairs)]
 
 
@@ -1496,13 +1512,14 @@ def multiply_segment(config: cutlass.Constexpr, sums, segment, carried, thread, 
             weights_full = is_complete(following.weights_full, following.weights_parity)
             # (As part of a descriptor, `used` stays in uniform registers, which spares the ALU.)
             even_at = thread.tokens + (at >> 4) + used * thread.zero
-            multiply(sums, widen_even(fours, rest), even_at, segment.variant, config.variants)
+            even = widen_half(fours, rest, 0)
+            fours = multiply(sums, even, even_at, segment.variant, config.variants, rest[:4])
             if thread.lane < CLUSTER:
                 arrive_in_cluster(released)  # (For the first stage no condition: it takes instructions.)
             released = here.tokens_empty
 
             wait_unless(weights_full, following.weights_full, following.weights_parity)
-            odd = widen_odd(rest)
+            odd = widen_half(fours, rest, 1)
             if cutlass.const_expr(i == UNROLLED - 1 and (config.geometry.scale_rows > 1 or config.narrow)):
                 half = cutlass.select_(turn + 1 < turns, half, half_after)  # else it is always the same
             fragment = load_fragment(thread.weights + following.slot, thread.scales + (following.slot + half))
@@ -1589,16 +1606,10 @@ def prepare_even(fragment: list[Int32]) -> tuple[list[Int32], list[Int32]]:
     return upper_bytes([*upper[:2], *lower[:2]]), [*upper[2:], *lower[2:], *scales]
 
 
-def widen_even(fours: list[Int32], rest: list[Int32]) -> list[Int32]:
-    """A block of each of two rows as four wgmmas want them: (row, k), (row + 8, k), (row, k + 8),
-    (row + 8, k + 8) per step."""
-    above, below = (scaled_pairs(fours[4 * i : 4 * i + 4], rest[4 + i], 0) for i in range(2))
-    return [pair for both in zip(above, below, strict=True) for pair in both]
-
-
-def widen_odd(rest: list[Int32]) -> list[Int32]:
-    """Likewise, of packed blocks."""
-    above, below = (widen_scaled(rest[2 * i : 2 * i + 2], rest[4 + i], 1) for i in range(2))
+def widen_half(fours: list[Int32], rest: list[Int32], half: int) -> list[Int32]:
+    """The even or the odd block of each of two rows, half widened, as four wgmmas want them: (row, k),
+    (row + 8, k), (row, k + 8), (row + 8, k + 8) per step."""
+    above, below = (scaled_pairs(fours[4 * i : 4 * i + 4], rest[4 + i], half) for i in range(2))
     return [pair for both in zip(above, below, strict=True) for pair in both]
 
 

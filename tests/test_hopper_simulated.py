@@ -157,8 +157,8 @@ def broken(folder: Path, *changes: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "code", "words"),
     [
-        ('[*choose(), "wgmma.wait_group.sync.aligned 1; }"]',
-         '[*choose(), "wgmma.wait_group.sync.aligned 8; }"]',  # a turn of the loop has eight
+        ('*choose(), "wgmma.wait_group.sync.aligned 1; }"]',
+         '*choose(), "wgmma.wait_group.sync.aligned 8; }"]',  # a turn of the loop has eight
          "wgmma_register", "part of the A fragment of a wgmma still in flight"),
         ('"wgmma.wait_group.sync.aligned 0;"', '"wgmma.wait_group.sync.aligned 1;"',
          "wgmma_register", "mul.f32 touches a register that is an accumulator"),
@@ -177,7 +177,7 @@ def test_what_the_simulator_refuses(tmp_path: Path, old: str, new: str, code: st
 
 def test_a_slot_that_is_given_back_too_early(tmp_path: Path) -> None:
     """Before the multiplication that reads it is complete. In this order of events the values are right."""
-    multiply = "multiply(sums, widen_even(fours, rest), even_at, segment.variant, config.variants)\n"
+    multiply = "fours = multiply(sums, even, even_at, segment.variant, config.variants, rest[:4])\n"
     release = (
         "if thread.lane < CLUSTER:\n"
         "                arrive_in_cluster(released)"
