@@ -297,13 +297,14 @@ def ptx(text: str, constraints: str, operands=(), result: ir.Type | None = None,
     return llvm.inline_asm(result, values, text, constraints, has_side_effects=True, loc=loc, ip=ip)
 
 
-def pure(text: str, constraints: str, operands=(), words: int = 1, *, loc=None, ip=None):
-    """Inline `text` that computes so many words and does nothing else: an Int32, or a list of them."""
+def pure(text: str, constraints: str, operands=(), *, loc=None, ip=None) -> Int32:
+    """Inline `text` that computes one 32-bit register and does nothing else."""
     numbers = [Int32(operand) if isinstance(operand, int) else operand for operand in operands]
     values = [number.ir_value(loc=loc, ip=ip) for number in numbers]
-    kind = Int32.mlir_type if words == 1 else structure(["i32"] * words)
-    result = llvm.inline_asm(kind, values, text, constraints, has_side_effects=False, loc=loc, ip=ip)
-    return Int32(result) if words == 1 else fields(Int32, result, range(words), loc=loc, ip=ip)
+    result = llvm.inline_asm(
+        Int32.mlir_type, values, text, constraints, has_side_effects=False, loc=loc, ip=ip
+    )
+    return Int32(result)
 
 
 def structure(kinds: list[str]) -> ir.Type:
@@ -590,7 +591,8 @@ def upper_bytes_text(word: str, odd: str, even: str, signs: str) -> list[str]:
 def upper_bytes_of(word: Int32, *, loc=None, ip=None) -> list[Int32]:
     """Of odd and of even values."""
     text = " ".join(["{ .reg .b32 signs;", *upper_bytes_text("$2", "$0", "$1", "signs"), "}"])
-    return pure(text, "=&r,=&r,r", [word], words=2, loc=loc, ip=ip)
+    result = ptx(text, "=&r,=&r,r", [word], structure(["i32"] * 2), loc=loc, ip=ip)
+    return fields(Int32, result, range(2), loc=loc, ip=ip)
 
 
 @dsl_user_op
