@@ -263,7 +263,7 @@ class Config:
     @property
     def variants(self) -> tuple[int, ...]:
         """Heights to choose from. At least two, where that is possible: without a branch between them the
-        compiler puts other instructions between the wgmmas of a group, which costs time."""
+        compiler puts whatever it likes between the wgmmas of a group, which costs time."""
         single = len(self.heights) == 1
         return tuple(sorted({*self.heights, UNUSED_HEIGHT})) if single else self.heights
 
@@ -599,8 +599,8 @@ def upper_bytes_of(word: Int32, *, loc=None, ip=None) -> list[Int32]:
 def multiply(sums, weights, tokens: Int32, variant: Int32, variants, packed=(), *, loc=None, ip=None) -> list:
     """A warpgroup: sums += weights @ tokens^T for 64 rows x variants[variant] tokens x 64 of K, later. On
     return the multiplication before this one is complete. sums: registers, a 64th of the fragment of
-    the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half. packed: words of
-    eight e2m1; returned are their `upper_bytes`.
+    the largest variant; weights: 16 registers; tokens: shared memory descriptor, lower half. packed: up to
+    HALF_STEPS words of eight e2m1; returned are their `upper_bytes`.
 
     The choice of the variant stays inside of one piece of assembly: the compiler then keeps the sums in
     place. With a branch around each variant it runs the multiplications one by one. What can be done while
@@ -629,8 +629,9 @@ def multiply(sums, weights, tokens: Int32, variant: Int32, variants, packed=(), 
                 " 1, 1, 1, 0;"
             )
             lines += point_to(step + 1) if step + 1 < HALF_STEPS else []
-            for word in packed_words[step : step + 1]:
-                lines += upper_bytes_text(word, *fours[2 * step : 2 * step + 2], f"signs{step}")
+            if step < len(packed_words):
+                odd, even = fours[2 * step : 2 * step + 2]
+                lines += upper_bytes_text(packed_words[step], odd, even, f"signs{step}")
         return [*lines, "wgmma.commit_group.sync.aligned;"]
 
     def choose() -> list[str]:
